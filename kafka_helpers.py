@@ -1,0 +1,1289 @@
+"""What the notebook calls: configuration, cluster, messages, the two producers, read-back, results.
+
+Read it from top to bottom in the order in which the notebook uses it. All times are in seconds unless a name says
+otherwise; ``poll`` and ``flush`` of the client take seconds, too. Batch means: ``batch_size`` consecutive messages of
+the test, not librdkafka's message batch.
+"""
+
+import contextlib
+import difflib
+import hashlib
+import html
+import inspect
+import io
+import itertools
+import json
+import math
+import os
+import platform
+import random
+import re
+import secrets
+import stat
+import statistics
+import sys
+import time
+import typing
+import uuid
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import confluent_kafka
+import dotenv.parser
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from IPython.display import HTML, Code, display
+from tqdm import tqdm
+
+from local_kafka import KAFKA_VERSION, LocalKafka, PlainError, quiet_logger, simulated_cluster
+
+if typing.TYPE_CHECKING:
+    import pandas as pd
+
+# --- Configuration ---------------------------------------------------------------------------------------------------
+
+# The course's keys for .env and the environment, and the client's own names for the same five settings.
+ENV_KEYS = {
+    "BOOTSTRAP_SERVERS": "bootstrap.servers",
+    "SECURITY_PROTOCOL": "security.protocol",
+    "SASL_MECHANISMS": "sasl.mechanisms",
+    "SASL_USERNAME": "sasl.username",
+    "SASL_PASSWORD": "sasl.password",
+}
+# The console's file may also hold these, for other programs. A Producer refuses them or warns of them.
+NOT_FOR_PRODUCERS = ("schema.registry.", "basic.auth.", "session.timeout.ms", "group.id", "auto.offset.reset")
+# The same for both producers, whatever a configuration file says: otherwise they could not be compared.
+MEASURED_SETTINGS = {"acks": "all", "enable.idempotence": "true"}
+PLACEHOLDER = re.compile(r"<.*>|\{\{.*\}\}|\.\.\.|x{4,}.*|pkc-x{3,}.*|your?[-_ ].*", re.IGNORECASE)
+
+
+class ConfigError(PlainError):
+    """The configuration can't be used; the message names file, line or key and the remedy, and never a value."""
+
+
+def load_config(properties: str | Path = "client.properties", env: str | Path = ".env") -> dict[str, str] | None:
+    """Read the client's configuration from wherever the user has put it, and say in a line which place that was.
+
+    ``properties`` wins where it exists. Otherwise the five keys of ``ENV_KEYS`` count, each from the environment or,
+    where that lacks it, from the file ``env``. What is wrong is said without repeating what the file holds, since a
+    slip can put the secret anywhere.
+
+    Args:
+        properties: the file that the Confluent Cloud console gives (``key=value`` lines, with or without a
+            ``[default]`` header as in Confluent's ``getting_started.ini``).
+        env: a file of ``KEY=value`` lines as in the course.
+
+    Returns:
+        The configuration for a confluent-kafka client, or None where no credentials are given.
+
+    Raises:
+        ConfigError: a place was found, but what stands there can't be used.
+    """
+    properties, env = Path(properties), Path(env)
+    if properties.exists():
+        entries = _read_properties(properties)
+        named = {key: key for key in ENV_KEYS.values()}
+    else:
+        entries = _read_env(env)
+        if not entries:
+            return None
+        named = {name: key for key, name in ENV_KEYS.items()}
+    place = " and ".join(sorted({where.split(", ")[0] for _, where in entries.values()}))
+    for key, (value, where) in entries.items():
+        if key in named and not value:
+            raise ConfigError(f"{where}: {named[key]} has no value; fill it in.")
+        if PLACEHOLDER.fullmatch(value):
+            raise ConfigError(
+                f"{where}: the example's placeholder still stands there; put your own value in its place."
+            )
+    _check_complete(entries, named, place)
+    _check_accepted(entries, named)
+    config = {key: value for key, (value, _) in entries.items()}
+    print(f"Configuration from {place}{_partly(config.get('sasl.username'))}.")
+    for file in {properties if properties.exists() else env} & {each for each in (properties, env) if each.exists()}:
+        if os.name == "posix" and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+            print(f"Others on this machine can read {file.name}: chmod 600 {file.name}")
+    return config
+
+
+Entries = dict[str, tuple[str, str]]  # the client's key -> (value, "file, line N")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path.name} is not a text file in UTF-8; save it as UTF-8, or download it again.") from None
+    except OSError as error:
+        raise ConfigError(f"{path.name} can't be read ({error.strerror}); check that it is a file of yours.") from None
+
+
+def _read_properties(path: Path) -> Entries:
+    entries: Entries = {}
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        line, where = line.strip(), f"{path.name}, line {number}"
+        if not line or line[0] in "#;!":
+            continue
+        if line[0] == "[":
+            if line != "[default]":
+                break  # getting_started.ini has a [consumer] section for another program
+            continue
+        key, equals, value = line.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ConfigError(f"{where} is not of the form key=value{_meant(key or line)}; correct or remove it.")
+        if key.startswith(NOT_FOR_PRODUCERS):
+            continue
+        _add(entries, key, _bare(value), where)
+    if not entries:
+        raise ConfigError(f"{path.name} holds no setting; download it again from the console, or remove it.")
+    return entries
+
+
+def _read_env(path: Path) -> Entries:
+    entries: Entries = {}
+    if path.exists():
+        for binding in dotenv.parser.parse_stream(io.StringIO(_read_text(path))):
+            key, where = (binding.key or "").strip(), f"{path.name}, line {binding.original.line}"
+            if binding.error or (key in ENV_KEYS and binding.value is None):
+                raise ConfigError(f"{where} is not of the form KEY=value{_meant(key)}; correct or remove it.")
+            if key in ENV_KEYS:
+                _add(entries, ENV_KEYS[key], binding.value.strip(), where)
+            elif key and (meant := _meant(key)):
+                raise ConfigError(f"{where} has an unknown key{meant}.")
+    for key, name in ENV_KEYS.items():
+        if os.environ.get(key):
+            entries[name] = (os.environ[key].strip(), "the environment")
+    return entries
+
+
+def _add(entries: Entries, key: str, value: str, where: str) -> None:
+    if key in entries:
+        raise ConfigError(f"{where} gives a key again that {entries[key][1].split(', ')[-1]} has; keep one of them.")
+    entries[key] = (value, where)
+
+
+def _bare(value: str) -> str:
+    """The value without stray spaces, a comment after it, or quotes around it."""
+    value = re.split(r"\s[#;]", value, maxsplit=1)[0].strip()
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
+
+
+def _meant(key: str) -> str:
+    """``" (did you mean sasl.username?)"`` where the key resembles one of the five; never the key itself."""
+    close = difflib.get_close_matches(key, [*ENV_KEYS, *ENV_KEYS.values()], n=1, cutoff=0.8)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _check_complete(entries: Entries, named: Mapping[str, str], place: str) -> None:
+    protocol = entries.get("security.protocol", ("PLAINTEXT", ""))[0].upper()
+    needed = list(named) if protocol.startswith("SASL_") or "sasl.password" in entries else ["bootstrap.servers"]
+    missing = [key for key in needed if key not in entries]
+    if not missing:
+        return
+    misspelt = [
+        f" {where} may be meant for it{_meant(key)}."
+        for key, (_, where) in entries.items()
+        if key not in named and _meant(key)
+    ]
+    lacks = " and ".join(named[key] for key in missing)
+    raise ConfigError(f"{place} lacks {lacks}; add it as in the example file.{''.join(misspelt[:1])}")
+
+
+def _check_accepted(entries: Entries, named: Mapping[str, str]) -> None:
+    """Let the client itself judge every setting; it connects to nothing by that."""
+    try:
+        Producer({key: value for key, (value, _) in entries.items()}, logger=quiet_logger())
+    except (KafkaException, ValueError, TypeError) as error:
+        # The client's sentence repeats the value, so only the name of the setting is taken from it.
+        said = str(error)
+        for key, (_, where) in entries.items():
+            if f'"{key}"' in said:
+                if "No such configuration property" in said:
+                    raise ConfigError(f"{where} has a key that the Kafka client doesn't know{_meant(key)}.") from None
+                name = named.get(key, "this setting")
+                raise ConfigError(
+                    f"{where}: the client doesn't accept this value for {name}; Confluent Cloud takes "
+                    "security.protocol=SASL_SSL and sasl.mechanisms=PLAIN, other settings are in librdkafka's "
+                    "CONFIGURATION.md."
+                ) from None
+        raise ConfigError(
+            "The Kafka client doesn't accept these settings together; compare with the example file."
+        ) from None
+
+
+def _partly(key: str | None) -> str:
+    return f", API key {key[:3]}..." if key and len(key) > 8 else ""
+
+
+# --- Cluster and topic -----------------------------------------------------------------------------------------------
+
+
+class ClusterError(PlainError):
+    """The cluster can't be reached or refuses something; the message says what it was and what to do."""
+
+
+CONNECT_TIMEOUT_S = 15.0
+
+# What the client library reports, and what that means to somebody who has just filled in a file. The first match counts.
+EXPLANATIONS = [
+    (
+        "resolve",
+        "the host name in bootstrap.servers is unknown; check it for typing errors, and that the cluster exists",
+    ),
+    ("Connection refused", "nothing listens on that port; check bootstrap.servers, and that the cluster is running"),
+    ("certificate has expired", "the server's certificate has expired; renew it"),
+    ("hostname mismatch|IP address mismatch", "the server's certificate is for another name; check bootstrap.servers"),
+    (
+        "certificate verify failed",
+        "the server's certificate is not trusted; check ssl.ca.location, or install ca-certificates",
+    ),
+    (
+        "wrong version number|SSL handshake failed",
+        "the server doesn't speak TLS there; check security.protocol and the port",
+    ),
+    (
+        "SASL authentication error|Authentication failed|SaslAuth",
+        "the API key or its secret is wrong; check both, or make a new key",
+    ),
+    (
+        "incorrect security.protocol",
+        "the server closed the connection, most often since it wants TLS; set security.protocol=SASL_SSL",
+    ),
+    ("authoriz", "this API key lacks the right; give it one, or use a key with global access"),
+    ("REPLICATION_FACTOR|replication factor", "the cluster refuses this replication factor; leave it out"),
+    (
+        "Invalid response size|Receive failed|protocol|parse",
+        "what answers there is not Kafka; check the port in bootstrap.servers",
+    ),
+]
+
+
+def explain(error: object, events: Iterable[str] = ()) -> str:
+    """The client library's error, and what it had logged before, as one plain clause with the remedy."""
+    said = " | ".join([str(error), *events])
+    for pattern, meaning in EXPLANATIONS:
+        if re.search(pattern, said, re.IGNORECASE):
+            return meaning
+    return "no answer came in time; check the network, bootstrap.servers and security.protocol"
+
+
+@dataclass
+class Cluster:
+    """A cluster to measure on: what it is, how to reach it, and how to let go of it."""
+
+    kind: str
+    config: dict[str, str]
+    configured: bool  # by the user's credentials, not started here
+    close: Callable[[], None]
+
+
+def open_cluster(choice: str = "auto", *, brokers: int = 1, rtt_ms: int = 20) -> Cluster:
+    """Find or start a cluster, and say in a line which it is.
+
+    Args:
+        choice: ``auto`` takes credentials if there are any, else a local Kafka; ``cloud``, ``local`` or ``simulated``
+            asks for that one.
+        brokers: of a local Kafka.
+        rtt_ms: of a simulated cluster, in milliseconds.
+
+    Raises:
+        ConfigError: the choice is unknown, or ``cloud`` without credentials.
+        local_kafka.LocalKafkaError: Kafka can't be started here.
+    """
+    if choice not in ("auto", "cloud", "local", "simulated"):
+        raise ConfigError("The cluster's choice has to be 'auto', 'cloud', 'local' or 'simulated'.")
+    config = load_config() if choice in ("auto", "cloud") else None
+    configured, stack = bool(config), contextlib.ExitStack()
+    if configured:
+        cloud = re.search(r"\.([a-z0-9-]+)\.([a-z]+)\.confluent\.cloud", config["bootstrap.servers"])
+        kind = f"Confluent Cloud ({cloud[2]} {cloud[1]})" if cloud else "Kafka as configured"
+    elif choice == "cloud":
+        raise ConfigError("No credentials found: copy client.properties.example to client.properties and fill it in.")
+    elif choice == "simulated":
+        config = stack.enter_context(simulated_cluster(rtt_ms)).config
+        kind = f"simulated cluster, round trip {rtt_ms} ms"
+    else:
+        config = stack.enter_context(LocalKafka(brokers)).config
+        kind = f"local Apache Kafka {KAFKA_VERSION}"
+    print(f"Cluster: {kind}.")
+    return Cluster(kind, config, configured, stack.close)
+
+
+def _client(make: Callable, config: Mapping[str, str], **more: object) -> tuple[object, list[str]]:
+    """A client that logs nothing, and the list of the errors that it meets."""
+    events: list[str] = []
+    wanted = {key: value for key, value in config.items() if not key.startswith(NOT_FOR_PRODUCERS)}
+    wanted |= {"logger": quiet_logger(), "error_cb": lambda error: events.append(str(error)), **more}
+    return make(wanted), events
+
+
+def _metadata(client: object, events: list[str], topic: str | None = None, timeout_s: float = CONNECT_TIMEOUT_S):
+    """Metadata of the cluster, asked for in short steps so that a user's interrupt is heard."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return client.list_topics(topic, timeout=0.5) if topic else client.list_topics(timeout=0.5)
+        except KafkaException as error:
+            client.poll(0)  # serves the error callback
+            login_failed = any("authentication" in event.lower() for event in events)
+            if login_failed or time.monotonic() > deadline:
+                raise ClusterError(f"No connection to the cluster: {explain(error, events)}.") from None
+
+
+def ensure_topic(config: Mapping[str, str], topic: str, *, partitions: int = 6, replication: int = -1) -> None:
+    """Create the topic unless it is there, and wait until it can be used.
+
+    Args:
+        config: client configuration.
+        topic: its name.
+        partitions: how many a new topic gets (6 is the Confluent Cloud console's default).
+        replication: its replication factor; -1 leaves it to the cluster (on Confluent Cloud: 3).
+
+    Raises:
+        ClusterError: no connection, no right to create it, or the cluster refuses the replication factor.
+    """
+    admin, events = _client(AdminClient, config)
+    if topic in _metadata(admin, events).topics:
+        return
+    try:
+        new = NewTopic(topic, num_partitions=partitions, replication_factor=replication)
+        admin.create_topics([new], operation_timeout=CONNECT_TIMEOUT_S)[topic].result(CONNECT_TIMEOUT_S)
+    except KafkaException as error:
+        code = error.args[0].code()
+        # A simulated cluster can't create topics on demand: its topics create themselves when first asked for.
+        if code not in (KafkaError.TOPIC_ALREADY_EXISTS, KafkaError._UNSUPPORTED_FEATURE):
+            raise ClusterError(f"The topic {topic} can't be created: {explain(error)}.") from None
+    deadline = time.monotonic() + CONNECT_TIMEOUT_S
+    while (found := _metadata(admin, events, topic).topics[topic]).error or not found.partitions:
+        if time.monotonic() > deadline:
+            raise ClusterError(f"The topic {topic} did not come up; try again, or create it in the console.")
+        time.sleep(0.1)
+
+
+def describe_cluster(cluster: Cluster, topic: str) -> dict[str, object]:
+    """What is measured on: kind, brokers, the topic's partitions and replication factor, settings, round trip.
+
+    The round trip is the median of 21 metadata requests on a warm connection, in milliseconds. It includes what broker
+    and client need to answer and to read the answer, as a Produce request's does. Of the configuration it has only
+    settings that can't hold a secret, a name or a path.
+    """
+    admin, events = _client(AdminClient, cluster.config)
+    metadata = _metadata(admin, events, topic)
+    partitions = metadata.topics[topic].partitions
+    times = []
+    for _ in range(42):
+        started = time.perf_counter()
+        admin.list_topics(topic, timeout=CONNECT_TIMEOUT_S)
+        times.append(time.perf_counter() - started)
+    telling = re.compile(
+        r"true|false|\d{1,9}|all|none|gzip|snappy|lz4|zstd|(SASL_)?(SSL|PLAINTEXT)|PLAIN", re.IGNORECASE
+    )
+    settings = {**cluster.config, **MEASURED_SETTINGS}
+    return {
+        "cluster": cluster.kind,
+        "brokers": len(metadata.brokers),
+        "partitions": len(partitions),
+        "replication factor": max(len(each.replicas) for each in partitions.values()),
+        "round trip ms": round(statistics.median(times[21:]) * 1000, 3),
+        "settings": {key: value for key, value in sorted(settings.items()) if telling.fullmatch(str(value))},
+    }
+
+
+def check_parameters(num_messages: int, batch_size: int) -> None:
+    """Make sure that a run has at least one batch of at least one message.
+
+    Raises:
+        ConfigError: with the parameter's name.
+    """
+    for name, value in (("num_messages", num_messages), ("batch_size", batch_size)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name} has to be a whole number, 1 or more.")
+    if batch_size > num_messages:
+        raise ConfigError("batch_size can't be larger than num_messages; make it smaller, or send more messages.")
+
+
+def alternating(first: str, second: str, each: int) -> list[str]:
+    """``each`` runs of both, in the order first, second, second, first, ... so that a drift affects both alike."""
+    return [name for pair in range(each) for name in ((first, second) if pair % 2 == 0 else (second, first))]
+
+
+# --- Messages --------------------------------------------------------------------------------------------------------
+
+STATIONS = ("Ferry Plaza", "Mission Bay", "Embarcadero", "North Beach", "Civic Center", "Golden Gate Park")
+
+
+@dataclass(frozen=True, slots=True)
+class RideEvent:
+    """One event of a bicycle hire system: a bicycle was unlocked or locked somewhere."""
+
+    run_id: str  # which run of the experiment sent it
+    sequence: int  # 0, 1, 2, ... within the run
+    event_time: datetime  # UTC
+    bike_id: str  # the message's key: the events of one bicycle stay in order
+    kind: typing.Literal["unlocked", "locked"]
+    station: str
+    latitude: float  # degrees north
+    longitude: float  # degrees east
+    battery: typing.Annotated[int, msgspec.Meta(ge=0, le=100)]  # per cent
+
+
+encode: Callable[[RideEvent], bytes] = msgspec.json.Encoder().encode
+"""An event as JSON."""
+decode: Callable[[bytes], RideEvent] = msgspec.json.Decoder(RideEvent).decode
+"""The event from its JSON; raises msgspec.ValidationError or msgspec.DecodeError where a field isn't as declared."""
+
+
+def make_events(run_id: str, count: int, *, seed: int = 7) -> Iterator[RideEvent]:
+    """The first ``count`` events of the stream that ``seed`` stands for; they differ between runs in ``run_id`` only."""
+    rng = random.Random(seed)
+    time_of_event = datetime(2026, 1, 1, 6, tzinfo=UTC)
+    for sequence in range(count):
+        time_of_event += timedelta(milliseconds=rng.randint(1, 400))
+        yield RideEvent(
+            run_id=run_id,
+            sequence=sequence,
+            event_time=time_of_event,
+            bike_id=f"bike-{rng.randint(1, 2000):04d}",
+            kind=rng.choice(("unlocked", "locked")),
+            station=rng.choice(STATIONS),
+            latitude=round(rng.uniform(37.70, 37.82), 5),
+            longitude=round(rng.uniform(-122.52, -122.38), 5),
+            battery=rng.randint(5, 100),
+        )
+
+
+def make_messages(run_id: str, count: int, *, seed: int = 7) -> list[tuple[bytes, bytes]]:
+    """The events of :func:`make_events` ready to send, as (key, value): serialized before any clock runs."""
+    return [(event.bike_id.encode(), encode(event)) for event in make_events(run_id, count, seed=seed)]
+
+
+# --- The two producers -----------------------------------------------------------------------------------------------
+
+Progress = Callable[[int], object]  # is told, between two batches, how many messages the last one had
+WARM_UP = b"warm-up"
+INTERRUPTED = "interrupted"
+STATISTICS_INTERVAL_S = 0.2
+
+
+def produce_async(
+    config: Mapping[str, str],
+    topic: str,
+    messages: Iterable[tuple[bytes, bytes]],
+    *,
+    batch_size: int = 500,
+    progress: Progress | None = None,
+    delivery_timeout_s: float = 120.0,
+) -> "ProducerRun":
+    """Hand over message after message without waiting, and wait once, at the end, for all acknowledgements."""
+    with _Measurement("async", config, topic, batch_size, progress, delivery_timeout_s) as run:
+        produce, poll, flush = run.producer.produce, run.producer.poll, run.producer.flush
+        for batch, report in run.batches(messages):
+            for key, value in batch:
+                try:
+                    produce(topic, value, key, on_delivery=report)
+                except (BufferError, KafkaException) as refusal:
+                    run.refused(refusal, key, value, report)
+                poll(0)  # serve the reports that have come in; wait for none
+        flush()  # wait once, for everything
+    return run.result
+
+
+def produce_sync(
+    config: Mapping[str, str],
+    topic: str,
+    messages: Iterable[tuple[bytes, bytes]],
+    *,
+    batch_size: int = 500,
+    progress: Progress | None = None,
+    delivery_timeout_s: float = 120.0,
+    wait_every: int = 1,
+) -> "ProducerRun":
+    """Hand over one message (or ``wait_every``), wait until the broker has acknowledged it, then go on."""
+    with _Measurement("sync", config, topic, batch_size, progress, delivery_timeout_s) as run:
+        produce, flush = run.producer.produce, run.producer.flush
+        for batch, report in run.batches(messages):
+            for number, (key, value) in enumerate(batch, start=1):
+                try:
+                    produce(topic, value, key, on_delivery=report)
+                except (BufferError, KafkaException) as refusal:
+                    run.refused(refusal, key, value, report)
+                if number % wait_every == 0:
+                    flush()  # wait until this message is acknowledged
+        flush()
+    return run.result
+
+
+@dataclass
+class BatchTiming:
+    """One batch of a run.
+
+    Attributes:
+        messages: how many were submitted in it.
+        elapsed_s: the time its sender spent on it, from its first ``produce()`` until the next batch may begin.
+        delivered_s: from its first ``produce()`` to the report on its last message.
+        acknowledged, failed: what became of the messages.
+    """
+
+    messages: int
+    elapsed_s: float = 0.0
+    delivered_s: float = 0.0
+    acknowledged: int = 0
+    failed: int = 0
+
+
+@dataclass
+class ProducerRun:
+    """One producer sending all messages once.
+
+    Attributes:
+        mode: ``async`` or ``sync``.
+        batches: one :class:`BatchTiming` a batch, in order.
+        elapsed_s: from the first ``produce()`` to the last acknowledgement (or report of failure).
+        errors: why messages failed, with how many for each reason.
+        queue_full: how often the client's queue was full and the sender had to wait.
+        stopped: empty, or why the run ended before all messages were submitted or settled.
+        wait_quantiles_s: the time from ``produce()`` to the report, of acknowledged messages: quantiles 0, 0.5 % ... 100 %.
+        network: of the client's own statistics what concerns this run, see :func:`_network`.
+        undelivered: (key, value) of the failed messages, for whoever wants to send them again; not saved.
+    """
+
+    mode: str
+    run_id: str = ""
+    batches: list[BatchTiming] = field(default_factory=list, repr=False)
+    elapsed_s: float = 0.0
+    errors: dict[str, int] = field(default_factory=dict)
+    queue_full: int = 0
+    stopped: str = ""
+    wait_quantiles_s: list[float] = field(default_factory=list, repr=False)
+    network: dict[str, float] = field(default_factory=dict, repr=False)
+    undelivered: list[tuple[bytes | None, bytes | None]] = field(default_factory=list, repr=False)
+
+    def __str__(self) -> str:
+        end = f"; {self.failed:,} failed" if self.failed else ""
+        end += f"; stopped: {self.stopped}" if self.stopped else ""
+        return f"{self.acknowledged:,} messages acknowledged in {self.elapsed_s:.3g} s{end}"
+
+    @property
+    def submitted(self) -> int:
+        """Messages given to the client, failed ones included."""
+        return sum(batch.messages for batch in self.batches)
+
+    @property
+    def acknowledged(self) -> int:
+        """Messages that the broker has acknowledged."""
+        return sum(batch.acknowledged for batch in self.batches)
+
+    @property
+    def failed(self) -> int:
+        """Messages that were not delivered, or of which it isn't known."""
+        return sum(batch.failed for batch in self.batches)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every message was submitted and acknowledged."""
+        return not self.stopped and not self.failed
+
+    @property
+    def request_rate(self) -> float:
+        """Messages submitted a second, failed ones included (the course's "request rate")."""
+        return self.submitted / self.elapsed_s if self.elapsed_s else 0.0
+
+    @property
+    def response_rate(self) -> float:
+        """Messages acknowledged a second (the course's "response rate")."""
+        return self.acknowledged / self.elapsed_s if self.elapsed_s else 0.0
+
+
+class _GaveUp(Exception):
+    """Raised out of a delivery report, through poll() or flush(), to end a run that no longer gets anywhere."""
+
+
+class _Measurement:
+    """The clocks and counts around one run, and its connected, warmed-up producer.
+
+    Used as ``with _Measurement(...) as run``: connection, metadata and warm-up come before the clock; the reports are
+    complete, and ``run.result`` is ready, after it. An interrupt or a cluster that is gone for good ends the block
+    early: what is still queued is then given up and counted as failed.
+    """
+
+    def __init__(self, mode, config, topic, batch_size, progress, delivery_timeout_s):
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError("batch_size has to be a whole number of messages, 1 or more.")
+        self.result = ProducerRun(mode)
+        self._topic, self._batch_size, self._progress = topic, batch_size, progress or (lambda count: None)
+        self._delivery_timeout_s = delivery_timeout_s
+        self._statistics: list[str] = []
+        self._waits: list[array] = []
+        self._started: list[int] = []
+        own = {"request.required.acks", "message.timeout.ms", *MEASURED_SETTINGS}
+        self.producer, self._events = _client(
+            Producer,
+            {key: value for key, value in config.items() if key not in own},
+            **MEASURED_SETTINGS,
+            **{
+                "delivery.timeout.ms": int(delivery_timeout_s * 1000),
+                "statistics.interval.ms": int(STATISTICS_INTERVAL_S * 1000),
+                "stats_cb": self._statistics.append,
+            },
+        )
+
+    def __enter__(self) -> "_Measurement":
+        found = _metadata(self.producer, self._events, self._topic).topics[self._topic]
+        if found.error:
+            raise ClusterError(
+                f"The topic {self._topic} can't be used: {found.error.str()}; ensure_topic() creates it."
+            )
+        failures: list[KafkaError] = []
+        for partition in found.partitions:
+            self.producer.produce(
+                self._topic, WARM_UP, partition=partition, on_delivery=lambda error, _: error and failures.append(error)
+            )
+        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        while self.producer.flush(0.5) and not failures:
+            if time.monotonic() > deadline:
+                self.producer.purge()
+                raise ClusterError(f"The topic {self._topic} can't be written to: {explain('', self._events)}.")
+        if failures:
+            raise ClusterError(f"The topic {self._topic} can't be written to: {explain(failures[0], self._events)}.")
+        self._warm_up_messages = len(found.partitions)
+        self._await_statistics(self._warm_up_messages)
+        del self._statistics[:-1]
+        return self
+
+    def batches(self, messages: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[Iterator, Callable]]:
+        """Cut the messages into batches; yield each with its delivery report, and time it until the next is asked for."""
+        messages = iter(messages)
+        while chunk := list(itertools.islice(messages, self._batch_size)):
+            timing, waits = BatchTiming(len(chunk)), array("f")
+            report = self._reporter(timing, waits)
+            self.result.batches.append(timing)
+            self._waits.append(waits)
+            self._started.append(time.perf_counter_ns())
+            yield chunk, report
+            timing.elapsed_s = (time.perf_counter_ns() - self._started[-1]) / 1e9
+            self._progress(len(chunk))
+
+    def _reporter(self, timing: BatchTiming, waits: array) -> Callable:
+        """The delivery report of one batch: for each message its wait, and for the last one the time."""
+        number, pending, waited, clock = len(self._started), timing.messages, waits.append, time.perf_counter_ns
+
+        def report(error: KafkaError | None, message) -> None:
+            nonlocal pending
+            pending -= 1
+            if not pending:
+                timing.delivered_s = (clock() - self._started[number]) / 1e9
+            if error is None:
+                waited(message.latency())
+            else:
+                self._failed(timing, error, message)
+
+        return report
+
+    def refused(self, refusal: Exception, key: bytes, value: bytes, report: Callable) -> None:
+        """Deal with a message that ``produce()`` did not take: while the queue is full wait for room, else it failed."""
+        while isinstance(refusal, BufferError):
+            self.result.queue_full += 1
+            self.producer.poll(0.1)
+            try:
+                return self.producer.produce(self._topic, value, key, on_delivery=report)
+            except (BufferError, KafkaException) as again:
+                refusal = again
+        report(refusal.args[0], Message(key=key, value=value))
+
+    def _failed(self, timing: BatchTiming, error: KafkaError, message: Message) -> None:
+        timing.failed += 1
+        self.result.undelivered.append((message.key(), message.value()))
+        self.result.errors[error.name()] = self.result.errors.get(error.name(), 0) + 1
+        if (error.code() == KafkaError._MSG_TIMED_OUT or error.fatal()) and not self.result.stopped:
+            self.result.stopped = f"no acknowledgement within {self._delivery_timeout_s:g} s"
+            if error.fatal():
+                self.result.stopped = f"the client gave up: {error.name()}"
+            raise _GaveUp
+
+    def __exit__(self, _kind, error, _traceback) -> bool:
+        result = self.result
+        if isinstance(error, KeyboardInterrupt):
+            result.stopped = INTERRUPTED
+        if error is not None:
+            result.stopped = result.stopped or type(error).__name__
+            self.producer.purge()  # gives up what is queued or under way; the reports of that follow
+        unsettled = self.producer.flush(1.0)
+        ended = time.perf_counter_ns()
+        for timing, waits, started in zip(result.batches, self._waits, self._started, strict=True):
+            timing.acknowledged = len(waits)
+            if error is not None:
+                timing.messages = min(timing.messages, timing.acknowledged + timing.failed)
+                timing.elapsed_s = timing.elapsed_s or (ended - started) / 1e9
+                timing.delivered_s = timing.delivered_s or (ended - started) / 1e9
+        if error is not None and unsettled:
+            result.batches[-1].messages += unsettled
+            result.batches[-1].failed += unsettled
+            result.errors["unsettled"] = unsettled
+        if result.batches:
+            last = max(
+                start / 1e9 + timing.delivered_s for start, timing in zip(self._started, result.batches, strict=True)
+            )
+            result.elapsed_s = last - self._started[0] / 1e9
+        waits = sorted(itertools.chain.from_iterable(self._waits))
+        if waits:
+            result.wait_quantiles_s = [waits[round(share * (len(waits) - 1) / 200)] for share in range(201)]
+        if not result.stopped:
+            self._await_statistics(self._warm_up_messages + result.acknowledged)
+            result.network = _network(self._statistics, result)
+        return isinstance(error, (KeyboardInterrupt, _GaveUp))
+
+    def _await_statistics(self, messages: int) -> None:
+        """Wait for the client's next statistics that know of so many messages sent; it gives them at fixed intervals."""
+        deadline = time.monotonic() + 2 * STATISTICS_INTERVAL_S + 1
+        while time.monotonic() < deadline:
+            self.producer.poll(0.05)
+            if self._statistics and json.loads(self._statistics[-1])["txmsgs"] >= messages:
+                return
+
+
+def _network(statistics_json: list[str], run: ProducerRun) -> dict[str, float]:
+    """What the client's statistics say of a run: the first of them was given before it, the last after it.
+
+    Keys: ``produce_requests`` and ``responses`` (Produce requests sent; responses of every kind received),
+    ``messages_per_request``, and as means ``rtt_ms`` (from sending a request to its response), ``queue_ms`` (a message's
+    time in the client before it is put into a request), ``outbuf_ms`` (a request's time until it is written to the
+    socket). Source: librdkafka's STATISTICS.md; ``rtt`` and the like are windows since the statistics before.
+    """
+    each = [[b for b in json.loads(text)["brokers"].values() if b["nodeid"] >= 0] for text in statistics_json]
+
+    def grown(counter: Callable[[dict], int]) -> int:
+        return sum(map(counter, each[-1])) - sum(map(counter, each[0]))
+
+    def mean_ms(window: str) -> float:
+        windows = [broker[window] for brokers in each[1:] for broker in brokers]
+        return sum(w["sum"] for w in windows) / max(1, sum(w["cnt"] for w in windows)) / 1000
+
+    requests = grown(lambda broker: broker["req"]["Produce"])
+    return {
+        "produce_requests": requests,
+        "responses": grown(lambda broker: broker["rx"]),
+        "messages_per_request": run.acknowledged / max(1, requests),
+        "rtt_ms": mean_ms("rtt"),
+        "queue_ms": mean_ms("int_latency"),
+        "outbuf_ms": mean_ms("outbuf_latency"),
+    }
+
+
+# --- Did every message arrive? ---------------------------------------------------------------------------------------
+
+
+def end_offsets(config: Mapping[str, str], topic: str) -> dict[int, int]:
+    """The offset that the next message of each partition will have: where a later :func:`read_back` may begin."""
+    consumer, events = _reader(config)
+    try:
+        partitions = _metadata(consumer, events, topic).topics[topic].partitions
+        return {
+            number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=CONNECT_TIMEOUT_S)[1]
+            for number in partitions
+        }
+    finally:
+        consumer.close()
+
+
+def read_back(
+    config: Mapping[str, str],
+    topic: str,
+    sent: Mapping[str, Iterable[tuple[bytes, bytes]]],
+    *,
+    undelivered: Mapping[str, Iterable[tuple[bytes | None, bytes | None]]] | None = None,
+    start: Mapping[int, int] | None = None,
+) -> "pd.DataFrame":
+    """Read the topic again and look for every message of the runs, by run id and sequence number.
+
+    Messages of other runs are passed over, so two users of one topic don't disturb each other.
+
+    Args:
+        config: client configuration.
+        topic: where the runs were sent to.
+        sent: for each run id its messages in order, as they were submitted.
+        undelivered: for each run id the messages that failed; it is no loss if these are not found.
+        start: offset by partition where to begin, as from :func:`end_offsets`; the topic's beginning by default.
+
+    Returns:
+        One row a run: ``expected`` (acknowledged messages), ``received`` (of all sent ones, at least once),
+        ``missing`` (acknowledged, not found intact), ``duplicated`` (further copies), ``damaged`` (not as sent). Should messages be
+        found that can't be decoded, and so belong to no run, a row ``unknown`` counts them as damaged.
+
+    Raises:
+        ClusterError: no connection, or the reading comes to a standstill.
+    """
+    checksums = {
+        run_id: array("I", (zlib.crc32(value, zlib.crc32(key)) for key, value in each)) for run_id, each in sent.items()
+    }
+    excused = {run_id: {decode(value).sequence for _, value in each} for run_id, each in (undelivered or {}).items()}
+    copies = {run_id: bytearray(len(each)) for run_id, each in checksums.items()}
+    duplicated, damaged = Counter(), Counter()
+    for key, value in _read_all(config, topic, start or {}):
+        if value == WARM_UP:
+            continue
+        try:
+            event = decode(value or b"")
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            damaged["unknown"] += 1
+            continue
+        expected = checksums.get(event.run_id)
+        if expected is None:
+            continue
+        if (
+            not 0 <= event.sequence < len(expected)
+            or zlib.crc32(value, zlib.crc32(key or b"")) != expected[event.sequence]
+        ):
+            damaged[event.run_id] += 1
+        elif copies[event.run_id][event.sequence]:
+            duplicated[event.run_id] += 1
+        else:
+            copies[event.run_id][event.sequence] = 1
+    import pandas as pd  # here and below: pandas takes longer to import than all the rest
+
+    rows = [
+        {
+            "run_id": run_id,
+            "expected": len(found) - len(excused.get(run_id, ())),
+            "received": sum(found),
+            "missing": sum(not seen and number not in excused.get(run_id, ()) for number, seen in enumerate(found)),
+            "duplicated": duplicated[run_id],
+            "damaged": damaged[run_id],
+        }
+        for run_id, found in copies.items()
+    ]
+    if damaged["unknown"]:
+        rows.append(
+            {
+                "run_id": "unknown",
+                "expected": 0,
+                "received": 0,
+                "missing": 0,
+                "duplicated": 0,
+                "damaged": damaged["unknown"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _reader(config: Mapping[str, str]) -> tuple[Consumer, list[str]]:
+    """A consumer that joins no group and commits nothing."""
+    own = {"group.id": f"read-back-{uuid.uuid4()}", "enable.auto.commit": False, "enable.partition.eof": True}
+    return _client(Consumer, {key: value for key, value in config.items() if key not in MEASURED_SETTINGS}, **own)
+
+
+def _read_all(
+    config: Mapping[str, str], topic: str, start: Mapping[int, int]
+) -> Iterator[tuple[bytes | None, bytes | None]]:
+    ends = end_offsets(config, topic)
+    consumer, events = _reader(config)
+    try:
+        consumer.assign([TopicPartition(topic, number, start.get(number, 0)) for number in ends])
+        unfinished = {number for number, end in ends.items() if end > start.get(number, 0)}
+        heard = time.monotonic()
+        while unfinished:
+            for message in consumer.consume(10_000, timeout=0.5):
+                heard = time.monotonic()
+                if message.error() is None:
+                    yield message.key(), message.value()
+                if message.error() is None and message.offset() + 1 < ends[message.partition()]:
+                    continue
+                if message.error() is None or message.error().code() == KafkaError._PARTITION_EOF:
+                    unfinished.discard(message.partition())
+            if time.monotonic() - heard > 2 * CONNECT_TIMEOUT_S:
+                raise ClusterError(f"The topic {topic} can't be read to its end: {explain('', events)}.")
+    finally:
+        consumer.close()
+
+
+# --- Results ---------------------------------------------------------------------------------------------------------
+
+
+class RunInterrupted(PlainError):
+    """The user stopped a measurement; the message says where the part that was measured is saved."""
+
+
+class ResultsError(PlainError):
+    """A saved run can't be used; the message names the file and the remedy."""
+
+
+def batches_frame(runs: Iterable[ProducerRun]) -> "pd.DataFrame":
+    """One row a batch, runs numbered from 1 in the order given.
+
+    Columns: ``run``, ``mode``, ``batch`` (from 1), ``messages``, ``elapsed_s``, ``delivered_s``, ``acknowledged``, ``failed``.
+    """
+    import pandas as pd
+
+    columns = ["run", "mode", "batch", "messages", "elapsed_s", "delivered_s", "acknowledged", "failed"]
+    rows = [
+        {"run": run, "mode": each.mode, "batch": batch, **asdict(timing)}
+        for run, each in enumerate(runs, start=1)
+        for batch, timing in enumerate(each.batches, start=1)
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def runs_frame(runs: Iterable[ProducerRun]) -> "pd.DataFrame":
+    """One row a run: its totals, its three metrics and what the client's statistics say of it."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "run": number,
+            "mode": run.mode,
+            "submitted": run.submitted,
+            "acknowledged": run.acknowledged,
+            "failed": run.failed,
+            "elapsed_s": run.elapsed_s,
+            "request_rate": run.request_rate,
+            "response_rate": run.response_rate,
+            "median_batch_s": statistics.median(batch.elapsed_s for batch in run.batches),
+            "complete": run.complete,
+            **run.network,
+        }
+        for number, run in enumerate(runs, start=1)
+        if run.batches
+    )
+
+
+def environment(**parameters: object) -> dict[str, object]:
+    """What is measured with, and when; ``parameters`` are taken in as they are."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **parameters,
+        "python": platform.python_version(),
+        "confluent-kafka": confluent_kafka.__version__,
+        "librdkafka": confluent_kafka.libversion()[0],
+        "os": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
+# Saved for those who read the file; computed again when it is loaded.
+DERIVED = ("submitted", "acknowledged", "failed", "request_rate", "response_rate")
+
+
+@dataclass
+class Results:
+    """A measurement's results, in memory and in a folder.
+
+    The folder has ``results.json`` (the environment, the runs' totals, and each other file's length and checksum),
+    ``batches.csv`` and a CSV file for each further table. Files are replaced as a whole and ``results.json`` last, so
+    that a crash at any moment leaves what was saved before.
+    """
+
+    folder: Path
+    environment: dict[str, object]
+    runs: list[ProducerRun] = field(default_factory=list)
+    token: str = field(default_factory=lambda: secrets.token_hex(3))  # tells this measurement's run ids from others
+    tables: dict[str, "pd.DataFrame"] = field(default_factory=dict)
+
+    def add_run(self, run: ProducerRun) -> None:
+        """Take in a run that has ended, and save.
+
+        Raises:
+            RunInterrupted: the run ended since the user interrupted it; it is saved all the same.
+        """
+        self.runs.append(run)
+        self.save()
+        if run.stopped == INTERRUPTED:
+            raise RunInterrupted(
+                f"Interrupted after {run.acknowledged:,} messages of run {len(self.runs)}. What was measured is in "
+                f"{self.folder.as_posix()}; set saved_run to that to draw it."
+            )
+
+    def add_table(self, name: str, table: "pd.DataFrame") -> None:
+        """Take in a further table as ``NAME.csv``, and save."""
+        self.tables[name] = table
+        self.save()
+
+    def save(self) -> None:
+        """Write everything to the folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        contents = {"batches.csv": batches_frame(self.runs)}
+        contents |= {f"{name}.csv": table for name, table in self.tables.items()}
+        files = {}
+        for name, table in contents.items():
+            data = table.to_csv(index=False, lineterminator="\n").encode()
+            files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            _replace(self.folder / name, data)
+        runs = [_totals(run) for run in self.runs]
+        content = {"environment": self.environment, "runs": runs, "files": files}
+        sealed = {"sha256": _seal(content), **content}
+        _replace(self.folder / "results.json", (json.dumps(sealed, indent=1) + "\n").encode())
+
+
+def new_folder(kind: str, parent: str | Path = "results") -> Path:
+    """Make a folder for a measurement's results, named by date and kind of cluster; never one that exists."""
+    name = f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}_{kind.split()[0].lower()}"
+    for suffix in itertools.chain([""], map("-{}".format, itertools.count(2))):
+        with contextlib.suppress(FileExistsError):
+            folder = Path(parent) / (name + suffix)
+            folder.mkdir(parents=True)
+            return folder
+
+
+def accounts(runs: list[ProducerRun], found: "pd.DataFrame") -> "pd.DataFrame":
+    """What the runs counted beside what :func:`read_back` found, one row a run; ``holds`` says whether nothing is lost."""
+    import pandas as pd
+
+    rows = [
+        {"run": number, "run_id": run.run_id, "mode": run.mode, "submitted": run.submitted}
+        | {"acknowledged": run.acknowledged, "failed": run.failed}
+        for number, run in enumerate(runs, start=1)
+    ]
+    table = pd.DataFrame(rows).merge(found.drop(columns="expected"), on="run_id", how="outer").fillna(0)
+    table["holds"] = (table.submitted == table.acknowledged + table.failed) & (
+        table[["missing", "duplicated", "damaged"]].sum(axis=1) == 0
+    )
+    return table.astype({name: int for name in table.select_dtypes("number").columns})
+
+
+def compare(runs: Iterable[ProducerRun], first: str = "async", second: str = "sync") -> dict[str, object] | None:
+    """How two modes compare, from complete runs only.
+
+    Returns:
+        For each mode, under its name: ``runs``, ``rate`` (acknowledged messages of all runs / time of all runs), the
+        ``median``, ``low`` and ``high`` rate of the runs (see :func:`median_interval`), ``total_s`` (median time of a run),
+        ``batch_s`` (median time that the sender spent on a batch) and ``delivered_s`` (median time until a batch was
+        acknowledged). Under ``ratio``: the median and interval of the ratios of each run of ``first`` to the run of
+        ``second`` that stands beside it, with the ``coverage`` of all these intervals. None where a mode has no complete run.
+    """
+    by_mode = {mode: [run for run in runs if run.mode == mode and run.complete] for mode in (first, second)}
+    if not all(by_mode.values()):
+        return None
+    compared: dict[str, object] = {}
+    for mode, each in by_mode.items():
+        middle, low, high, _ = median_interval(run.response_rate for run in each)
+        compared[mode] = {
+            "runs": len(each),
+            "rate": sum(run.acknowledged for run in each) / sum(run.elapsed_s for run in each),
+            "median": middle,
+            "low": low,
+            "high": high,
+            "total_s": statistics.median(run.elapsed_s for run in each),
+            "batch_s": statistics.median(batch.elapsed_s for run in each for batch in run.batches),
+            "delivered_s": statistics.median(batch.delivered_s for run in each for batch in run.batches),
+        }
+    ratios = [a.response_rate / b.response_rate for a, b in zip(by_mode[first], by_mode[second], strict=False)]
+    compared["ratio"] = dict(zip(("median", "low", "high", "coverage"), median_interval(ratios), strict=True))
+    return compared
+
+
+def incomplete(runs: Iterable[ProducerRun]) -> list[str]:
+    """A sentence for each run that is not complete, and therefore left out of rates and ratios."""
+    return [
+        f"Run {number} ({run.mode}) is incomplete: {run.acknowledged:,} messages acknowledged, {run.failed:,} failed"
+        + "".join(f", {count:,} by {reason}" for reason, count in run.errors.items())
+        + (f"; stopped: {run.stopped}" if run.stopped else "")
+        + ". It is shown, but left out of rates and ratios."
+        for number, run in enumerate(runs, start=1)
+        if not run.complete
+    ]
+
+
+def median_interval(values: Iterable[float]) -> tuple[float, float, float, float]:
+    """The median, and an interval for it that assumes nothing of the distribution's shape.
+
+    Returns:
+        (median, low, high, coverage): low and high are the k-th smallest and k-th largest value, with the largest k that
+        covers the true median with a probability of at least 0.95; where there are too few values for that, the
+        smallest and the largest one. coverage is that probability, for independent values.
+
+    Source: order statistics; the number of values below the median is binomial with probability 1/2.
+    """
+    ordered = sorted(values)
+    n = len(ordered)
+
+    def coverage(k: int) -> float:
+        return 1 - 2 * sum(math.comb(n, i) for i in range(k)) / 2**n
+
+    k = max((k for k in range(1, (n + 1) // 2 + 1) if coverage(k) >= 0.95), default=1)
+    return statistics.median(ordered), ordered[k - 1], ordered[n - k], max(0.0, coverage(k))
+
+
+def load_results(folder: str | Path) -> Results:
+    """Read what :class:`Results` saved, and make sure that it is what was saved.
+
+    Raises:
+        ResultsError: a file is missing, cut short or was edited.
+    """
+    import pandas as pd
+
+    folder = Path(folder)
+    remedy = "restore the folder, or measure again"
+    try:
+        content = json.loads((folder / "results.json").read_bytes())
+        seal = content.pop("sha256")
+        intact = seal == _seal(content)
+    except OSError:
+        raise ResultsError(
+            f"No saved run in {folder.name}: it has no results.json; check the name, or measure again."
+        ) from None
+    except (ValueError, AttributeError, KeyError):
+        intact = False
+    if not intact:
+        raise ResultsError(f"{folder.name}/results.json was cut short or edited; {remedy}.")
+    tables = {}
+    for name, saved in content["files"].items():
+        try:
+            data = (folder / name).read_bytes().replace(b"\r\n", b"\n")[: saved["bytes"]]
+        except OSError:
+            raise ResultsError(f"{folder.name}/{name} is missing; {remedy}.") from None
+        if hashlib.sha256(data).hexdigest() != saved["sha256"]:
+            raise ResultsError(f"{folder.name}/{name} was cut short or edited; {remedy}.")
+        tables[name.removesuffix(".csv")] = pd.read_csv(io.BytesIO(data))
+    batches = tables.pop("batches").groupby("run")
+    runs = []
+    for number, totals in enumerate(content["runs"], start=1):
+        rows = (
+            batches.get_group(number).drop(columns=["run", "mode", "batch"]).to_dict("records")
+            if number in batches.groups
+            else []
+        )
+        stored = {key: value for key, value in totals.items() if key not in DERIVED}
+        runs.append(ProducerRun(**stored, batches=[BatchTiming(**row) for row in rows]))
+    return Results(folder, content["environment"], runs, tables=tables)
+
+
+def _totals(run: ProducerRun) -> dict[str, object]:
+    totals = {key: value for key, value in vars(run).items() if key not in ("batches", "undelivered")}
+    totals["wait_quantiles_s"] = [round(wait, 7) for wait in run.wait_quantiles_s]
+    return totals | {key: getattr(run, key) for key in DERIVED}
+
+
+def _seal(content: dict) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file such that it is there whole or, after a crash, as it was before."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(draft, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+# --- Shown in the notebook -------------------------------------------------------------------------------------------
+
+
+def approx(value: float) -> str:
+    """A number with three significant digits, for prose: 0.0123, 4.56, 78.9, 123, 45,600."""
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{float(f'{value:.3g}'):,.{digits}f}"
+
+
+def finding(results: Results) -> str:
+    """The answer in three sentences, with this measurement's numbers."""
+    compared = compare(results.runs)
+    a, s, ratio = compared["async"], compared["sync"], compared["ratio"]
+    messages = results.runs[0].submitted
+    certain = (
+        f" ({approx(ratio['low'])} to {approx(ratio['high'])} in {a['runs']} pairs of runs, an interval that covers the "
+        f"true median with {ratio['coverage']:.0%} probability)"
+        if a["runs"] > 1
+        else " (one run of each, so nothing is known of how much this varies)"
+    )
+    return (
+        f"**The asynchronous producer is faster, {approx(ratio['median'])} times{certain}.** "
+        f"It delivered {messages:,} messages in {approx(a['total_s'])} s, {approx(a['rate'])} a second; the synchronous one "
+        f"took {approx(s['total_s'])} s, {approx(s['rate'])} a second. The reason is the wait: the synchronous producer "
+        "spends a round trip on each message, the asynchronous one sends hundreds of messages in a request and does not "
+        "stop for the answer."
+    )
+
+
+def where_measured(results: Results) -> str:
+    """One line on where and when the results come from."""
+    e = results.environment
+    return (
+        f"*Measured on {e['date'][:10]}: {e['cluster']}, brokers: {e['brokers']}, round trip {approx(e['round trip ms'])} ms; "
+        f"{e['cores']} cores ({e['cpu']}), {e['os']}, Python {e['python']}, confluent-kafka {e['confluent-kafka']}. "
+        f"Data: {results.folder.as_posix()}.*"
+    )
+
+
+def metrics_frame(runs: Iterable[ProducerRun]) -> "pd.DataFrame":
+    """The assignment's three metrics and the network's own, from complete runs: rates from totals, times as medians."""
+    import pandas as pd
+
+    rows: dict[str, dict[str, str]] = {}
+    for mode in ("async", "sync"):
+        each = [run for run in runs if run.mode == mode and run.complete]
+        if not each:
+            continue
+        seconds = sum(run.elapsed_s for run in each)
+        batches = [batch for run in each for batch in run.batches]
+        requests = sum(run.network["produce_requests"] for run in each)
+        rows[mode] = {
+            "elapsed time per batch, sender (ms)": approx(1000 * statistics.median(b.elapsed_s for b in batches)),
+            "elapsed time per batch, until acknowledged (ms)": approx(
+                1000 * statistics.median(b.delivered_s for b in batches)
+            ),
+            "request rate: messages submitted a second": approx(sum(run.submitted for run in each) / seconds),
+            "response rate: messages acknowledged a second": approx(sum(run.acknowledged for run in each) / seconds),
+            "network: Produce requests a second": approx(requests / seconds),
+            "network: messages in a request": approx(sum(run.acknowledged for run in each) / max(1, requests)),
+        }
+    return pd.DataFrame(rows)
+
+
+def show_accounts(accounts: "pd.DataFrame | None") -> None:
+    """Show the table of accounts, and say, in red where it doesn't hold, whether every message is accounted for."""
+    if accounts is None:
+        display(HTML('<p style="color:#b00020"><b>Not checked: the topic was not read again after these runs.</b></p>'))
+        return
+    display(accounts.set_index("run").drop(columns="run_id"))
+    if accounts["holds"].all():
+        print(f"All {accounts['submitted'].sum():,} messages are accounted for: none missing, duplicated or damaged.")
+    else:
+        bad = ", ".join(map(str, accounts.loc[~accounts["holds"], "run"]))
+        display(
+            HTML(f'<p style="color:#b00020"><b>The accounts do not hold for run {bad}: do not use its numbers.</b></p>')
+        )
+
+
+def progress_bar(label: str, messages: int) -> tqdm:
+    """A progress bar whose ``update`` the producers can call; it is drawn twice a second at most, and then goes."""
+    form = "{desc}: {bar:30} {n:,} of {total:,} messages"
+    return tqdm(total=messages, desc=label, file=sys.stdout, leave=False, mininterval=0.5, bar_format=form)
+
+
+def show_source(thing: object) -> Code:
+    """The source of a function or class of this module, for display."""
+    return Code(inspect.getsource(thing).rstrip(), language="python")
+
+
+def side_by_side(left: Callable, right: Callable) -> HTML:
+    """The source of two functions beside each other; lines that the other one lacks are bold and shaded."""
+    sources = [inspect.getsource(function).rstrip().splitlines() for function in (left, right)]
+    same = difflib.SequenceMatcher(None, *sources, autojunk=False).get_matching_blocks()
+    columns = []
+    for side, lines in enumerate(sources):
+        shared = {block[side] + i for block in same for i in range(block.size)}
+        shown = (
+            html.escape(line)
+            if number in shared
+            else f'<b style="background:#ffe3b3;color:#000">{html.escape(line)}</b>'
+            for number, line in enumerate(lines)
+        )
+        columns.append("\n".join(shown))
+    cells = "".join(f'<td style="text-align:left;vertical-align:top"><pre>{column}</pre></td>' for column in columns)
+    return HTML(f"<table><tr>{cells}</tr></table>")
