@@ -231,7 +231,7 @@ class ClusterError(PlainError):
 
 CONNECT_TIMEOUT_S = 15.0
 
-# What the client library reports, and what that means to somebody who has just filled in a file. The first match counts.
+# What the client library reports, and what that means to somebody who has just filled in a file. First match counts.
 EXPLANATIONS = [
     (
         "resolve",
@@ -368,20 +368,13 @@ def ensure_topic(config: Mapping[str, str], topic: str, *, partitions: int = 6, 
 
 
 def describe_cluster(cluster: Cluster, topic: str) -> dict[str, object]:
-    """What is measured on: kind, brokers, the topic's partitions and replication factor, settings, round trip.
+    """What is measured on: kind, brokers, the topic's partitions and replication factor, and the settings.
 
-    The round trip is the median of 21 metadata requests on a warm connection, in milliseconds. It includes what broker
-    and client need to answer and to read the answer, as a Produce request's does. Of the configuration it has only
-    settings that can't hold a secret, a name or a path.
+    Of the configuration it has only settings that can't hold a secret, a name or a path.
     """
     admin, events = _client(AdminClient, cluster.config)
     metadata = _metadata(admin, events, topic)
     partitions = metadata.topics[topic].partitions
-    times = []
-    for _ in range(42):
-        started = time.perf_counter()
-        admin.list_topics(topic, timeout=CONNECT_TIMEOUT_S)
-        times.append(time.perf_counter() - started)
     telling = re.compile(
         r"true|false|\d{1,9}|all|none|gzip|snappy|lz4|zstd|(SASL_)?(SSL|PLAINTEXT)|PLAIN", re.IGNORECASE
     )
@@ -391,7 +384,6 @@ def describe_cluster(cluster: Cluster, topic: str) -> dict[str, object]:
         "brokers": len(metadata.brokers),
         "partitions": len(partitions),
         "replication factor": max(len(each.replicas) for each in partitions.values()),
-        "round trip ms": round(statistics.median(times[21:]) * 1000, 3),
         "settings": {key: value for key, value in sorted(settings.items()) if telling.fullmatch(str(value))},
     }
 
@@ -402,11 +394,15 @@ def check_parameters(num_messages: int, batch_size: int) -> None:
     Raises:
         ConfigError: with the parameter's name.
     """
-    for name, value in (("num_messages", num_messages), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name} has to be a whole number, 1 or more.")
+    _check_positive("num_messages", num_messages)
+    _check_positive("batch_size", batch_size)
     if batch_size > num_messages:
         raise ConfigError("batch_size can't be larger than num_messages; make it smaller, or send more messages.")
+
+
+def _check_positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} has to be a whole number, 1 or more.")
 
 
 def alternating(first: str, second: str, each: int) -> list[str]:
@@ -441,7 +437,7 @@ decode: Callable[[bytes], RideEvent] = msgspec.json.Decoder(RideEvent).decode
 
 
 def make_events(run_id: str, count: int, *, seed: int = 7) -> Iterator[RideEvent]:
-    """The first ``count`` events of the stream that ``seed`` stands for; they differ between runs in ``run_id`` only."""
+    """The first ``count`` events of the stream that ``seed`` stands for; runs differ in their ``run_id`` only."""
     rng = random.Random(seed)
     time_of_event = datetime(2026, 1, 1, 6, tzinfo=UTC)
     for sequence in range(count):
@@ -482,16 +478,16 @@ def produce_async(
     delivery_timeout_s: float = 120.0,
 ) -> "ProducerRun":
     """Hand over message after message without waiting, and wait once, at the end, for all acknowledgements."""
-    with _Measurement("async", config, topic, batch_size, progress, delivery_timeout_s) as run:
-        produce, poll, flush = run.producer.produce, run.producer.poll, run.producer.flush
-        for batch, report in run.batches(messages):
+    with _Measurement("async", config, topic, delivery_timeout_s) as run:
+        produce, poll = run.producer.produce, run.producer.poll
+        for batch, report in run.batches(messages, batch_size, progress):
             for key, value in batch:
                 try:
                     produce(topic, value, key, on_delivery=report)
                 except (BufferError, KafkaException) as refusal:
                     run.refused(refusal, key, value, report)
-                poll(0)  # serve the reports that have come in; wait for none
-        flush()  # wait once, for everything
+                poll(0)  # serve the reports that are there; wait for none
+        run.producer.flush()  # wait once, for everything
     return run.result
 
 
@@ -506,16 +502,16 @@ def produce_sync(
     wait_every: int = 1,
 ) -> "ProducerRun":
     """Hand over one message (or ``wait_every``), wait until the broker has acknowledged it, then go on."""
-    with _Measurement("sync", config, topic, batch_size, progress, delivery_timeout_s) as run:
+    with _Measurement("sync", config, topic, delivery_timeout_s) as run:
         produce, flush = run.producer.produce, run.producer.flush
-        for batch, report in run.batches(messages):
+        for batch, report in run.batches(messages, batch_size, progress):
             for number, (key, value) in enumerate(batch, start=1):
                 try:
                     produce(topic, value, key, on_delivery=report)
                 except (BufferError, KafkaException) as refusal:
                     run.refused(refusal, key, value, report)
                 if number % wait_every == 0:
-                    flush()  # wait until this message is acknowledged
+                    flush()  # wait until it is acknowledged
         flush()
     return run.result
 
@@ -549,7 +545,7 @@ class ProducerRun:
         errors: why messages failed, with how many for each reason.
         queue_full: how often the client's queue was full and the sender had to wait.
         stopped: empty, or why the run ended before all messages were submitted or settled.
-        wait_quantiles_s: the time from ``produce()`` to the report, of acknowledged messages: quantiles 0, 0.5 % ... 100 %.
+        wait_quantiles_s: acknowledged messages' time from ``produce()`` to the report: quantiles 0, 0.5 % ... 100 %.
         network: of the client's own statistics what concerns this run, see :func:`_network`.
         undelivered: (key, value) of the failed messages, for whoever wants to send them again; not saved.
     """
@@ -613,12 +609,9 @@ class _Measurement:
     early: what is still queued is then given up and counted as failed.
     """
 
-    def __init__(self, mode, config, topic, batch_size, progress, delivery_timeout_s):
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError("batch_size has to be a whole number of messages, 1 or more.")
+    def __init__(self, mode: str, config: Mapping[str, str], topic: str, delivery_timeout_s: float):
         self.result = ProducerRun(mode)
-        self._topic, self._batch_size, self._progress = topic, batch_size, progress or (lambda count: None)
-        self._delivery_timeout_s = delivery_timeout_s
+        self._topic, self._delivery_timeout_s = topic, delivery_timeout_s
         self._statistics: list[str] = []
         self._waits: list[array] = []
         self._started: list[int] = []
@@ -657,10 +650,13 @@ class _Measurement:
         del self._statistics[:-1]
         return self
 
-    def batches(self, messages: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[Iterator, Callable]]:
-        """Cut the messages into batches; yield each with its delivery report, and time it until the next is asked for."""
+    def batches(
+        self, messages: Iterable[tuple[bytes, bytes]], size: int, progress: Progress | None
+    ) -> Iterator[tuple[list, Callable]]:
+        """Cut the messages into batches; yield each with its delivery report, and time it until the next is due."""
+        _check_positive("batch_size", size)
         messages = iter(messages)
-        while chunk := list(itertools.islice(messages, self._batch_size)):
+        while chunk := list(itertools.islice(messages, size)):
             timing, waits = BatchTiming(len(chunk)), array("f")
             report = self._reporter(timing, waits)
             self.result.batches.append(timing)
@@ -668,7 +664,8 @@ class _Measurement:
             self._started.append(time.perf_counter_ns())
             yield chunk, report
             timing.elapsed_s = (time.perf_counter_ns() - self._started[-1]) / 1e9
-            self._progress(len(chunk))
+            if progress:
+                progress(len(chunk))
 
     def _reporter(self, timing: BatchTiming, waits: array) -> Callable:
         """The delivery report of one batch: for each message its wait, and for the last one the time."""
@@ -687,7 +684,7 @@ class _Measurement:
         return report
 
     def refused(self, refusal: Exception, key: bytes, value: bytes, report: Callable) -> None:
-        """Deal with a message that ``produce()`` did not take: while the queue is full wait for room, else it failed."""
+        """Deal with a message that ``produce()`` did not take: wait while the queue is full, else it has failed."""
         while isinstance(refusal, BufferError):
             self.result.queue_full += 1
             self.producer.poll(0.1)
@@ -740,7 +737,7 @@ class _Measurement:
         return isinstance(error, (KeyboardInterrupt, _GaveUp))
 
     def _await_statistics(self, messages: int) -> None:
-        """Wait for the client's next statistics that know of so many messages sent; it gives them at fixed intervals."""
+        """Wait for statistics, which the client gives at fixed intervals, that know of so many messages sent."""
         deadline = time.monotonic() + 2 * STATISTICS_INTERVAL_S + 1
         while time.monotonic() < deadline:
             self.producer.poll(0.05)
@@ -752,9 +749,9 @@ def _network(statistics_json: list[str], run: ProducerRun) -> dict[str, float]:
     """What the client's statistics say of a run: the first of them was given before it, the last after it.
 
     Keys: ``produce_requests`` and ``responses`` (Produce requests sent; responses of every kind received),
-    ``messages_per_request``, and as means ``rtt_ms`` (from sending a request to its response), ``queue_ms`` (a message's
-    time in the client before it is put into a request), ``outbuf_ms`` (a request's time until it is written to the
-    socket). Source: librdkafka's STATISTICS.md; ``rtt`` and the like are windows since the statistics before.
+    ``messages_per_request``, and as means ``rtt_ms`` (from sending a request to its response), ``queue_ms`` (a
+    message's time in the client before it is put into a request), ``outbuf_ms`` (a request's time until it is written
+    to the socket). Source: librdkafka's STATISTICS.md; ``rtt`` and the like are windows since the statistics before.
     """
     each = [[b for b in json.loads(text)["brokers"].values() if b["nodeid"] >= 0] for text in statistics_json]
 
@@ -774,6 +771,20 @@ def _network(statistics_json: list[str], run: ProducerRun) -> dict[str, float]:
         "queue_ms": mean_ms("int_latency"),
         "outbuf_ms": mean_ms("outbuf_latency"),
     }
+
+
+def warm_up(cluster: Cluster, topic: str) -> float:
+    """Send messages that don't count, until cluster and client have done everything once, and return the round trip.
+
+    A Kafka that has just been started is several times slower in its first seconds, until Java has compiled what is
+    used; there, more is sent. The round trip, in milliseconds, is the mean time from sending a Produce request to its
+    response, from the client's statistics, over the last messages, sent one by one.
+    """
+    if not cluster.configured:
+        produce_async(cluster.config, topic, make_messages("warm-up", 50_000))
+        produce_sync(cluster.config, topic, make_messages("warm-up", 3_000))
+    last = make_messages("warm-up", 100 if cluster.configured else 1_000)
+    return round(produce_sync(cluster.config, topic, last).network["rtt_ms"], 3)
 
 
 # --- Did every message arrive? ---------------------------------------------------------------------------------------
@@ -813,8 +824,8 @@ def read_back(
 
     Returns:
         One row a run: ``expected`` (acknowledged messages), ``received`` (of all sent ones, at least once),
-        ``missing`` (acknowledged, not found intact), ``duplicated`` (further copies), ``damaged`` (not as sent). Should messages be
-        found that can't be decoded, and so belong to no run, a row ``unknown`` counts them as damaged.
+        ``missing`` (acknowledged, not found intact), ``duplicated`` (further copies), ``damaged`` (not as sent). Should
+        messages be found that can't be decoded, and so belong to no run, a row ``unknown`` counts them as damaged.
 
     Raises:
         ClusterError: no connection, or the reading comes to a standstill.
@@ -916,7 +927,7 @@ class ResultsError(PlainError):
 def batches_frame(runs: Iterable[ProducerRun]) -> "pd.DataFrame":
     """One row a batch, runs numbered from 1 in the order given.
 
-    Columns: ``run``, ``mode``, ``batch`` (from 1), ``messages``, ``elapsed_s``, ``delivered_s``, ``acknowledged``, ``failed``.
+    Columns: ``run``, ``mode``, ``batch`` (from 1) and what :class:`BatchTiming` has.
     """
     import pandas as pd
 
@@ -927,29 +938,6 @@ def batches_frame(runs: Iterable[ProducerRun]) -> "pd.DataFrame":
         for batch, timing in enumerate(each.batches, start=1)
     ]
     return pd.DataFrame(rows, columns=columns)
-
-
-def runs_frame(runs: Iterable[ProducerRun]) -> "pd.DataFrame":
-    """One row a run: its totals, its three metrics and what the client's statistics say of it."""
-    import pandas as pd
-
-    return pd.DataFrame(
-        {
-            "run": number,
-            "mode": run.mode,
-            "submitted": run.submitted,
-            "acknowledged": run.acknowledged,
-            "failed": run.failed,
-            "elapsed_s": run.elapsed_s,
-            "request_rate": run.request_rate,
-            "response_rate": run.response_rate,
-            "median_batch_s": statistics.median(batch.elapsed_s for batch in run.batches),
-            "complete": run.complete,
-            **run.network,
-        }
-        for number, run in enumerate(runs, start=1)
-        if run.batches
-    )
 
 
 def environment(**parameters: object) -> dict[str, object]:
@@ -1039,7 +1027,7 @@ def new_folder(kind: str, parent: str | Path = "results") -> Path:
 
 
 def accounts(runs: list[ProducerRun], found: "pd.DataFrame") -> "pd.DataFrame":
-    """What the runs counted beside what :func:`read_back` found, one row a run; ``holds`` says whether nothing is lost."""
+    """What the runs counted beside what :func:`read_back` found; ``holds`` says whether nothing is lost."""
     import pandas as pd
 
     rows = [
@@ -1051,7 +1039,7 @@ def accounts(runs: list[ProducerRun], found: "pd.DataFrame") -> "pd.DataFrame":
     table["holds"] = (table.submitted == table.acknowledged + table.failed) & (
         table[["missing", "duplicated", "damaged"]].sum(axis=1) == 0
     )
-    return table.astype({name: int for name in table.select_dtypes("number").columns})
+    return table.astype(dict.fromkeys(table.select_dtypes("number").columns, int))
 
 
 def compare(runs: Iterable[ProducerRun], first: str = "async", second: str = "sync") -> dict[str, object] | None:
@@ -1059,10 +1047,10 @@ def compare(runs: Iterable[ProducerRun], first: str = "async", second: str = "sy
 
     Returns:
         For each mode, under its name: ``runs``, ``rate`` (acknowledged messages of all runs / time of all runs), the
-        ``median``, ``low`` and ``high`` rate of the runs (see :func:`median_interval`), ``total_s`` (median time of a run),
-        ``batch_s`` (median time that the sender spent on a batch) and ``delivered_s`` (median time until a batch was
-        acknowledged). Under ``ratio``: the median and interval of the ratios of each run of ``first`` to the run of
-        ``second`` that stands beside it, with the ``coverage`` of all these intervals. None where a mode has no complete run.
+        ``median``, ``low`` and ``high`` rate of the runs (see :func:`median_interval`), ``total_s`` (median time of a
+        run), ``batch_s`` (median time that the sender spent on a batch) and ``delivered_s`` (median time until a batch
+        was acknowledged). Under ``ratio``: median and interval of the ratios of each run of ``first`` to the run of
+        ``second`` beside it, with the interval's ``coverage``. None where a mode has no complete run.
     """
     by_mode = {mode: [run for run in runs if run.mode == mode and run.complete] for mode in (first, second)}
     if not all(by_mode.values()):
@@ -1101,8 +1089,8 @@ def median_interval(values: Iterable[float]) -> tuple[float, float, float, float
     """The median, and an interval for it that assumes nothing of the distribution's shape.
 
     Returns:
-        (median, low, high, coverage): low and high are the k-th smallest and k-th largest value, with the largest k that
-        covers the true median with a probability of at least 0.95; where there are too few values for that, the
+        (median, low, high, coverage): low and high are the k-th smallest and k-th largest value, with the largest k
+        that covers the true median with a probability of at least 0.95; where there are too few values for that, the
         smallest and the largest one. coverage is that probability, for independent values.
 
     Source: order statistics; the number of values below the median is binomial with probability 1/2.
@@ -1195,18 +1183,18 @@ def finding(results: Results) -> str:
     compared = compare(results.runs)
     a, s, ratio = compared["async"], compared["sync"], compared["ratio"]
     messages = results.runs[0].submitted
-    certain = (
-        f" ({approx(ratio['low'])} to {approx(ratio['high'])} in {a['runs']} pairs of runs, an interval that covers the "
-        f"true median with {ratio['coverage']:.0%} probability)"
-        if a["runs"] > 1
-        else " (one run of each, so nothing is known of how much this varies)"
-    )
+    certain = " (one run of each, so nothing is known of how much this varies)"
+    if a["runs"] > 1:
+        certain = (
+            f" ({approx(ratio['low'])} to {approx(ratio['high'])} in {a['runs']} pairs of runs, an interval that "
+            f"covers the true median with {ratio['coverage']:.0%} probability)"
+        )
     return (
-        f"**The asynchronous producer is faster, {approx(ratio['median'])} times{certain}.** "
-        f"It delivered {messages:,} messages in {approx(a['total_s'])} s, {approx(a['rate'])} a second; the synchronous one "
-        f"took {approx(s['total_s'])} s, {approx(s['rate'])} a second. The reason is the wait: the synchronous producer "
-        "spends a round trip on each message, the asynchronous one sends hundreds of messages in a request and does not "
-        "stop for the answer."
+        f"**The asynchronous producer is faster, {approx(ratio['median'])} times{certain}.** It delivered "
+        f"{messages:,} messages in {approx(a['total_s'])} s, {approx(a['rate'])} a second; the synchronous one took "
+        f"{approx(s['total_s'])} s, {approx(s['rate'])} a second. The reason is the wait: the synchronous producer "
+        "spends a round trip on each message, the asynchronous one sends hundreds of messages in a request and does "
+        "not stop for the answer."
     )
 
 
@@ -1214,9 +1202,9 @@ def where_measured(results: Results) -> str:
     """One line on where and when the results come from."""
     e = results.environment
     return (
-        f"*Measured on {e['date'][:10]}: {e['cluster']}, brokers: {e['brokers']}, round trip {approx(e['round trip ms'])} ms; "
-        f"{e['cores']} cores ({e['cpu']}), {e['os']}, Python {e['python']}, confluent-kafka {e['confluent-kafka']}. "
-        f"Data: {results.folder.as_posix()}.*"
+        f"*Measured on {e['date'][:10]}: {e['cluster']}, brokers: {e['brokers']}, round trip "
+        f"{approx(e['round trip ms'])} ms; {e['cores']} cores ({e['cpu']}), {e['os']}, Python {e['python']}, "
+        f"confluent-kafka {e['confluent-kafka']}. Data: {results.folder.as_posix()}.*"
     )
 
 
@@ -1285,5 +1273,6 @@ def side_by_side(left: Callable, right: Callable) -> HTML:
             for number, line in enumerate(lines)
         )
         columns.append("\n".join(shown))
-    cells = "".join(f'<td style="text-align:left;vertical-align:top"><pre>{column}</pre></td>' for column in columns)
+    code = '<pre style="font:11px monospace;white-space:pre">'
+    cells = "".join(f'<td style="text-align:left;vertical-align:top">{code}{column}</pre></td>' for column in columns)
     return HTML(f"<table><tr>{cells}</tr></table>")

@@ -7,13 +7,11 @@ kilobytes of C inside the Kafka client and has a round trip that one can choose,
     python local_kafka.py client.properties     # runs it until Ctrl-C, for any Kafka program
 """
 
-import argparse
 import base64
 import contextlib
 import logging
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
