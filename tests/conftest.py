@@ -1,0 +1,39 @@
+"""What the tests share: real Kafka brokers, started once for the whole run, and a fresh topic for each test."""
+
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the notebook's modules
+
+from kafka_helpers import ensure_topic
+from local_kafka import LocalKafka
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: takes more than some 20 s; `make test` leaves it out, `make test-all` not")
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[LocalKafka]:
+    """One broker for the whole run. Whoever kills or freezes it has to start one of their own instead."""
+    with LocalKafka() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def kafka3() -> Iterator[LocalKafka]:
+    """Three brokers for the whole run, started when first asked for."""
+    with LocalKafka(3) as started:
+        yield started
+
+
+@pytest.fixture
+def topic(kafka: LocalKafka) -> str:
+    """A fresh topic on ``kafka``."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    ensure_topic(kafka.config, name)
+    return name
