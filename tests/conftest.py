@@ -14,7 +14,9 @@ from local_kafka import LocalKafka
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: takes more than some 20 s; `make test` leaves it out, `make test-all` not")
+    config.addinivalue_line(
+        "markers", "long: takes more than some 20 s; `make test` leaves it out, `make test-all` not"
+    )
 
 
 @pytest.fixture(scope="session")
