@@ -41,7 +41,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from IPython.display import HTML, Code, display
 from tqdm import tqdm
 
-from local_kafka import KAFKA_VERSION, LocalKafka, PlainError, quiet_logger, simulated_cluster
+from local_kafka import KAFKA_VERSION, ClientConfig, LocalKafka, PlainError, quiet_logger, simulated_cluster
 
 if typing.TYPE_CHECKING:
     import pandas as pd
@@ -85,15 +85,16 @@ def load_config(properties: str | Path = "client.properties", env: str | Path = 
     Raises:
         ConfigError: a place was found, but what stands there can't be used.
     """
-    properties, env = Path(properties), Path(env)
-    if properties.exists():
-        entries = _read_properties(properties)
-        named = {key: key for key in ENV_KEYS.values()}
+    file = Path(properties)
+    if file.exists():
+        entries = _read_properties(file)
+        named = {name: name for name in ENV_KEYS.values()}
     else:
-        entries = _read_env(env)
-        if not entries:
-            return None
+        file = Path(env)
+        entries = _read_env(file)
         named = {name: key for key, name in ENV_KEYS.items()}
+    if not entries:
+        return None
     place = " and ".join(sorted({where.split(", ")[0] for _, where in entries.values()}))
     for key, (value, where) in entries.items():
         if key in named and not value:
@@ -103,12 +104,11 @@ def load_config(properties: str | Path = "client.properties", env: str | Path = 
                 f"{where}: the example's placeholder still stands there; put your own value in its place."
             )
     _check_complete(entries, named, place)
-    _check_accepted(entries, named)
-    config = {key: value for key, (value, _) in entries.items()}
+    _check_accepted(entries, named, place)
+    config = ClientConfig((key, value) for key, (value, _) in entries.items())
     print(f"Configuration from {place}{_partly(config.get('sasl.username'))}.")
-    for file in {properties if properties.exists() else env} & {each for each in (properties, env) if each.exists()}:
-        if os.name == "posix" and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-            print(f"Others on this machine can read {file.name}: chmod 600 {file.name}")
+    if os.name == "posix" and file.exists() and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        print(f"Others on this machine can read {file.name}; to keep it to yourself: chmod 600 {file.name}")
     return config
 
 
@@ -135,9 +135,9 @@ def _read_properties(path: Path) -> Entries:
                 break  # getting_started.ini has a [consumer] section for another program
             continue
         key, equals, value = line.partition("=")
-        key = key.strip()
+        key = {"sasl.mechanism": "sasl.mechanisms"}.get(key.strip(), key.strip())  # the client knows both
         if not equals or not key:
-            raise ConfigError(f"{where} is not of the form key=value{_meant(key or line)}; correct or remove it.")
+            raise ConfigError(f"{where} is not of the form key=value{_meant(key)}; correct or remove it.")
         if key.startswith(NOT_FOR_PRODUCERS):
             continue
         _add(entries, key, _bare(value), where)
@@ -196,26 +196,32 @@ def _check_complete(entries: Entries, named: Mapping[str, str], place: str) -> N
     raise ConfigError(f"{place} lacks {lacks}; add it as in the example file.{''.join(misspelt[:1])}")
 
 
-def _check_accepted(entries: Entries, named: Mapping[str, str]) -> None:
-    """Let the client itself judge every setting; it connects to nothing by that."""
+def _check_accepted(entries: Entries, named: Mapping[str, str], place: str) -> None:
+    """Let the client itself judge the settings; that connects to nothing."""
+    if _refusal({key: value for key, (value, _) in entries.items()}) is None:
+        return
+    # The client's sentence may repeat the value, so each setting is tried by itself, among others that are right.
+    right = {"security.protocol": "SASL_SSL", "sasl.mechanisms": "PLAIN", "sasl.username": "-", "sasl.password": "-"}
+    for key, (value, where) in entries.items():
+        refusal = _refusal(right | {key: value})
+        if refusal and "No such configuration property" in refusal:
+            raise ConfigError(
+                f"{where} has a key that the Kafka client doesn't know{_meant(key)}; correct or remove it."
+            )
+        if refusal:
+            raise ConfigError(
+                f"{where}: the client doesn't accept this value for {named.get(key, key)}; for Confluent Cloud copy the "
+                "line from the console, for other settings see librdkafka's CONFIGURATION.md."
+            )
+    raise ConfigError(f"{place}: these settings don't fit each other; compare with the example file.")
+
+
+def _refusal(config: dict[str, str]) -> str | None:
     try:
-        Producer({key: value for key, (value, _) in entries.items()}, logger=quiet_logger())
-    except (KafkaException, ValueError, TypeError) as error:
-        # The client's sentence repeats the value, so only the name of the setting is taken from it.
-        said = str(error)
-        for key, (_, where) in entries.items():
-            if f'"{key}"' in said:
-                if "No such configuration property" in said:
-                    raise ConfigError(f"{where} has a key that the Kafka client doesn't know{_meant(key)}.") from None
-                name = named.get(key, "this setting")
-                raise ConfigError(
-                    f"{where}: the client doesn't accept this value for {name}; Confluent Cloud takes "
-                    "security.protocol=SASL_SSL and sasl.mechanisms=PLAIN, other settings are in librdkafka's "
-                    "CONFIGURATION.md."
-                ) from None
-        raise ConfigError(
-            "The Kafka client doesn't accept these settings together; compare with the example file."
-        ) from None
+        Producer(config, logger=quiet_logger())
+    except Exception as error:  # the client raises exceptions of many kinds for settings it can't use
+        return str(error)
+    return None
 
 
 def _partly(key: str | None) -> str:
@@ -279,7 +285,7 @@ class Cluster:
     """A cluster to measure on: what it is, how to reach it, and how to let go of it."""
 
     kind: str
-    config: dict[str, str]
+    config: ClientConfig
     configured: bool  # by the user's credentials, not started here
     close: Callable[[], None]
 
@@ -368,24 +374,23 @@ def ensure_topic(config: Mapping[str, str], topic: str, *, partitions: int = 6, 
 
 
 def describe_cluster(cluster: Cluster, topic: str) -> dict[str, object]:
-    """What is measured on: kind, brokers, the topic's partitions and replication factor, and the settings.
-
-    Of the configuration it has only settings that can't hold a secret, a name or a path.
-    """
+    """What is measured on: kind, brokers, the topic's partitions and replication factor, and the settings."""
     admin, events = _client(AdminClient, cluster.config)
     metadata = _metadata(admin, events, topic)
     partitions = metadata.topics[topic].partitions
-    telling = re.compile(
-        r"true|false|\d{1,9}|all|none|gzip|snappy|lz4|zstd|(SASL_)?(SSL|PLAINTEXT)|PLAIN", re.IGNORECASE
-    )
-    settings = {**cluster.config, **MEASURED_SETTINGS}
     return {
         "cluster": cluster.kind,
         "brokers": len(metadata.brokers),
         "partitions": len(partitions),
         "replication factor": max(len(each.replicas) for each in partitions.values()),
-        "settings": {key: value for key, value in sorted(settings.items()) if telling.fullmatch(str(value))},
+        "settings": telling_settings({**cluster.config, **MEASURED_SETTINGS}),
     }
+
+
+def telling_settings(config: Mapping[str, str]) -> dict[str, str]:
+    """Of a configuration, the settings whose value is a number or a known word, not a secret, a name or a path."""
+    word = re.compile(r"true|false|\d{1,6}|all|none|gzip|snappy|lz4|zstd|(SASL_)?(SSL|PLAINTEXT)|PLAIN", re.IGNORECASE)
+    return {key: value for key, value in sorted(config.items()) if word.fullmatch(str(value))}
 
 
 def check_parameters(num_messages: int, batch_size: int) -> None:

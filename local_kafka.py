@@ -65,6 +65,13 @@ class LocalKafkaError(PlainError):
     """Kafka could not be started here; the message says why and what to do."""
 
 
+class ClientConfig(dict):
+    """A client configuration that a notebook can show without giving the secret away."""
+
+    def __repr__(self) -> str:
+        return f"<client configuration: {', '.join(self)}; values hidden>"
+
+
 class LocalKafka:
     """A real Apache Kafka on 127.0.0.1, for as long as the ``with`` block lasts.
 
@@ -128,14 +135,16 @@ class LocalKafka:
         self._client_ports = ports[: self.brokers]
         quorum = ",".join(f"{node}@127.0.0.1:{port}" for node, port in enumerate(ports[self.brokers :]))
         certificate = self.folder / "certificate.pem"
-        self.config = {
-            "bootstrap.servers": ",".join(f"127.0.0.1:{port}" for port in self._client_ports),
-            "security.protocol": "SASL_SSL",
-            "sasl.mechanisms": "PLAIN",
-            "sasl.username": USER,
-            "sasl.password": password,
-            "ssl.ca.location": str(certificate),
-        }
+        self.config = ClientConfig(
+            {
+                "bootstrap.servers": ",".join(f"127.0.0.1:{port}" for port in self._client_ports),
+                "security.protocol": "SASL_SSL",
+                "sasl.mechanisms": "PLAIN",
+                "sasl.username": USER,
+                "sasl.password": password,
+                "ssl.ca.location": str(certificate),
+            }
+        )
         login = (
             "org.apache.kafka.common.security.plain.PlainLoginModule required "
             f'username="{USER}" password="{password}" user_{USER}="{password}";'
@@ -269,7 +278,7 @@ def simulated_cluster(rtt_ms: int = 20, brokers: int = 1) -> Iterator["Simulated
     """
     host = Producer({"test.mock.num.brokers": brokers, "test.mock.broker.rtt": rtt_ms, "logger": quiet_logger()})
     addresses = (f"{broker.host}:{broker.port}" for broker in host.list_topics(timeout=10).brokers.values())
-    yield SimulatedCluster({"bootstrap.servers": ",".join(addresses), "security.protocol": "PLAINTEXT"})
+    yield SimulatedCluster(ClientConfig({"bootstrap.servers": ",".join(addresses), "security.protocol": "PLAINTEXT"}))
     del host
 
 
