@@ -205,13 +205,11 @@ def _check_accepted(entries: Entries, named: Mapping[str, str], place: str) -> N
     for key, (value, where) in entries.items():
         refusal = _refusal(right | {key: value})
         if refusal and "No such configuration property" in refusal:
-            raise ConfigError(
-                f"{where} has a key that the Kafka client doesn't know{_meant(key)}; correct or remove it."
-            )
+            raise ConfigError(f"{where} has a key that the client doesn't know{_meant(key)}; correct or remove it.")
         if refusal:
             raise ConfigError(
-                f"{where}: the client doesn't accept this value for {named.get(key, key)}; for Confluent Cloud copy the "
-                "line from the console, for other settings see librdkafka's CONFIGURATION.md."
+                f"{where}: the client doesn't accept this value for {named.get(key, key)}; for Confluent Cloud copy "
+                "the line from the console, for other settings see librdkafka's CONFIGURATION.md."
             )
     raise ConfigError(f"{place}: these settings don't fit each other; compare with the example file.")
 
@@ -356,15 +354,16 @@ def ensure_topic(config: Mapping[str, str], topic: str, *, partitions: int = 6, 
         ClusterError: no connection, no right to create it, or the cluster refuses the replication factor.
     """
     admin, events = _client(AdminClient, config)
-    if topic in _metadata(admin, events).topics:
+    metadata = _metadata(admin, events)
+    if topic in metadata.topics:
         return
     try:
-        new = NewTopic(topic, num_partitions=partitions, replication_factor=replication)
-        admin.create_topics([new], operation_timeout=CONNECT_TIMEOUT_S)[topic].result(CONNECT_TIMEOUT_S)
-    except KafkaException as error:
-        code = error.args[0].code()
-        # A simulated cluster can't create topics on demand: its topics create themselves when first asked for.
-        if code not in (KafkaError.TOPIC_ALREADY_EXISTS, KafkaError._UNSUPPORTED_FEATURE):
+        # A simulated cluster can't create topics on demand; its topics create themselves when first asked for.
+        if not (metadata.cluster_id or "").startswith("mockCluster"):
+            new = NewTopic(topic, num_partitions=partitions, replication_factor=replication)
+            admin.create_topics([new], operation_timeout=CONNECT_TIMEOUT_S)[topic].result(CONNECT_TIMEOUT_S)
+    except (KafkaException, TimeoutError) as error:
+        if not error.args or error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise ClusterError(f"The topic {topic} can't be created: {explain(error)}.") from None
     deadline = time.monotonic() + CONNECT_TIMEOUT_S
     while (found := _metadata(admin, events, topic).topics[topic]).error or not found.partitions:
@@ -1073,9 +1072,14 @@ def compare(runs: Iterable[ProducerRun], first: str = "async", second: str = "sy
             "batch_s": statistics.median(batch.elapsed_s for run in each for batch in run.batches),
             "delivered_s": statistics.median(batch.delivered_s for run in each for batch in run.batches),
         }
-    ratios = [a.response_rate / b.response_rate for a, b in zip(by_mode[first], by_mode[second], strict=False)]
-    compared["ratio"] = dict(zip(("median", "low", "high", "coverage"), median_interval(ratios), strict=True))
+    compared["ratio"] = ratio_interval(*([run.response_rate for run in each] for each in by_mode.values()))
     return compared
+
+
+def ratio_interval(first: Iterable[float], second: Iterable[float]) -> dict[str, float]:
+    """``median``, ``low``, ``high`` and ``coverage`` of the ratios first/second, pair by pair; see median_interval."""
+    ratios = [a / b for a, b in zip(first, second, strict=False)]
+    return dict(zip(("median", "low", "high", "coverage"), median_interval(ratios), strict=True))
 
 
 def incomplete(runs: Iterable[ProducerRun]) -> list[str]:
@@ -1236,6 +1240,43 @@ def metrics_frame(runs: Iterable[ProducerRun]) -> "pd.DataFrame":
             "network: messages in a request": approx(sum(run.acknowledged for run in each) / max(1, requests)),
         }
     return pd.DataFrame(rows)
+
+
+def network_frame(runs: Iterable[ProducerRun]) -> "pd.DataFrame":
+    """What the client's statistics say of complete runs, by mode: medians over the runs."""
+    import pandas as pd
+
+    def middle(each: list[ProducerRun], value: Callable[[ProducerRun], float]) -> str:
+        return approx(statistics.median(map(value, each)))
+
+    columns = {}
+    for mode in ("async", "sync"):
+        each = [run for run in runs if run.mode == mode and run.complete]
+        if each:
+            columns[mode] = {
+                "Produce requests a second": middle(each, lambda run: run.network["produce_requests"] / run.elapsed_s),
+                "responses of any kind a second": middle(each, lambda run: run.network["responses"] / run.elapsed_s),
+                "messages in a request": middle(each, lambda run: run.network["messages_per_request"]),
+                "queue time of a message (ms)": middle(each, lambda run: run.network["queue_ms"]),
+                "time of a request until it is on the socket (ms)": middle(each, lambda run: run.network["outbuf_ms"]),
+                "round trip of a request (ms)": middle(each, lambda run: run.network["rtt_ms"]),
+            }
+    return pd.DataFrame(columns)
+
+
+def show_ratios(ratios: Mapping[str, Mapping[str, float]]) -> None:
+    """Show ratios of rates with their intervals, a row each; see :func:`ratio_interval`."""
+    import pandas as pd
+
+    rows = {
+        name: {
+            "ratio": approx(ratio["median"]),
+            "interval": f"{approx(ratio['low'])} to {approx(ratio['high'])}",
+            "coverage": f"{ratio['coverage']:.1%}",
+        }
+        for name, ratio in ratios.items()
+    }
+    display(pd.DataFrame.from_dict(rows, orient="index"))
 
 
 def show_accounts(accounts: "pd.DataFrame | None") -> None:
