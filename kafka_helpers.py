@@ -19,15 +19,19 @@ import platform
 import random
 import re
 import secrets
+import signal
+import socket
+import ssl
 import stat
 import statistics
 import sys
+import threading
 import time
 import typing
 import uuid
 import zlib
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -233,49 +237,70 @@ class ClusterError(PlainError):
     """The cluster can't be reached or refuses something; the message says what it was and what to do."""
 
 
-CONNECT_TIMEOUT_S = 15.0
+CONNECT_TIMEOUT_S = 12.0
+PATIENCE_S = 4.0  # once the cause is known, no longer than that: it may go by itself, but seldom does
 
-# What the client library reports, and what that means to somebody who has just filled in a file. First match counts.
+# What the client library reports, and what that means to somebody who has just filled in a file. First match counts,
+# and what comes up late in a connection stands first: of several addresses, one that was reached tells most.
 EXPLANATIONS = [
+    ("replication factor", "the cluster refuses this replication factor; leave it out"),
+    ("number of partitions", "the cluster refuses this number of partitions; ask for 1 or more"),
+    ("topic name is invalid|TOPIC_EXCEPTION", "a topic's name can have letters, digits, '.', '_' and '-' only"),
+    ("unknown topic", "it isn't there; ensure_topic() creates it"),
     (
-        "resolve",
-        "the host name in bootstrap.servers is unknown; check it for typing errors, and that the cluster exists",
+        "not valid in current SASL state|Unsupported SASL mechanism",
+        "the server offers no such login; check security.protocol and sasl.mechanisms (Confluent Cloud: SASL_SSL, PLAIN)",
     ),
-    ("Connection refused", "nothing listens on that port; check bootstrap.servers, and that the cluster is running"),
+    (
+        "SASL authentication error|Authentication failed|SaslAuth",
+        "the API key or its secret is wrong; check both, or make a new key",
+    ),
+    ("authoriz", "this API key lacks the right; give it one, or use a key with global access"),
     ("certificate has expired", "the server's certificate has expired; renew it"),
     ("hostname mismatch|IP address mismatch", "the server's certificate is for another name; check bootstrap.servers"),
     (
         "certificate verify failed",
         "the server's certificate is not trusted; check ssl.ca.location, or install ca-certificates",
     ),
+    ("ssl.ca.location failed", "the file in ssl.ca.location can't be read; check its path"),
     (
-        "wrong version number|SSL handshake failed",
+        "wrong version number|PLAINTEXT broker listener",
         "the server doesn't speak TLS there; check security.protocol and the port",
     ),
     (
-        "SASL authentication error|Authentication failed|SaslAuth",
-        "the API key or its secret is wrong; check both, or make a new key",
+        "Invalid response size|ApiVersion.*timed out|timed out.* (SSL_HANDSHAKE|APIVERSION_QUERY)",
+        "what answers there is not Kafka; check host and port in bootstrap.servers, and security.protocol",
     ),
     (
-        "incorrect security.protocol",
+        "connection closed by peer.* APIVERSION_QUERY",
         "the server closed the connection, most often since it wants TLS; set security.protocol=SASL_SSL",
     ),
-    ("authoriz", "this API key lacks the right; give it one, or use a key with global access"),
-    ("REPLICATION_FACTOR|replication factor", "the cluster refuses this replication factor; leave it out"),
     (
-        "Invalid response size|Receive failed|protocol|parse",
-        "what answers there is not Kafka; check the port in bootstrap.servers",
+        "SSL connection closed by peer.* (APIVERSION_QUERY|UP)",
+        "the server closed the connection, since it wants a login or isn't Kafka; set security.protocol=SASL_SSL, and "
+        "check the port",
+    ),
+    ("Connection refused", "nothing listens on that port; check bootstrap.servers, and that the cluster is running"),
+    (
+        "Failed to resolve",
+        "the host name in bootstrap.servers is unknown; check it for typing errors, and that the cluster exists",
     ),
 ]
 
 
-def explain(error: object, events: Iterable[str] = ()) -> str:
-    """The client library's error, and what it had logged before, as one plain clause with the remedy."""
-    said = " | ".join([str(error), *events])
-    for pattern, meaning in EXPLANATIONS:
-        if re.search(pattern, said, re.IGNORECASE):
-            return meaning
+def explain(error: object, heard: Iterable[str] = ()) -> str:
+    """The client library's error, and what it had said before, as one plain clause with the remedy."""
+    error = error.args[0] if isinstance(error, KafkaException) else error
+    if known := _known([str(error), *heard]):
+        return known
+    if isinstance(error, KafkaError) and error.code() > 0:  # the cluster's own answer; codes of the client are below 0
+        return f"the cluster answered: {error.str().rstrip('.')}"
     return "no answer came in time; check the network, bootstrap.servers and security.protocol"
+
+
+def _known(said: Iterable[str]) -> str | None:
+    said = " | ".join(said)
+    return next((meaning for pattern, meaning in EXPLANATIONS if re.search(pattern, said, re.IGNORECASE)), None)
 
 
 @dataclass
@@ -320,25 +345,86 @@ def open_cluster(choice: str = "auto", *, brokers: int = 1, rtt_ms: int = 20) ->
     return Cluster(kind, config, configured, stack.close)
 
 
-def _client(make: Callable, config: Mapping[str, str], **more: object) -> tuple[object, list[str]]:
-    """A client that logs nothing, and the list of the errors that it meets."""
-    events: list[str] = []
-    wanted = {key: value for key, value in config.items() if not key.startswith(NOT_FOR_PRODUCERS)}
-    wanted |= {"logger": quiet_logger(), "error_cb": lambda error: events.append(str(error)), **more}
-    return make(wanted), events
+class _Heard(deque):
+    """The latest errors and log lines of a client, as text: the client takes this for its logger, too."""
+
+    def __init__(self, config: Mapping[str, str]):
+        super().__init__(maxlen=200)  # a client without a broker has something to say 20 times a second
+        self.config = config
+
+    def error(self, error: KafkaError) -> None:
+        self.append(str(error))
+
+    def log(self, _level: int, form: str, *words: str) -> None:
+        self.append(form % words)
 
 
-def _metadata(client: object, events: list[str], topic: str | None = None, timeout_s: float = CONNECT_TIMEOUT_S):
-    """Metadata of the cluster, asked for in short steps so that a user's interrupt is heard."""
-    deadline = time.monotonic() + timeout_s
+def _client(make: Callable, config: Mapping[str, str], **more: object) -> tuple[object, _Heard]:
+    """A client that logs nothing on the screen, and what is heard of it."""
+    wanted = {"socket.connection.setup.timeout.ms": 8_000, "api.version.request.timeout.ms": 8_000}
+    wanted |= {key: value for key, value in config.items() if not key.startswith(NOT_FOR_PRODUCERS)}
+    heard = _Heard(wanted)
+    try:
+        return make({**wanted, "logger": heard, "error_cb": heard.error, **more}), heard
+    except KafkaException as error:
+        raise ClusterError(f"The Kafka client can't be set up: {explain(error)}.") from None
+
+
+Answer = typing.TypeVar("Answer")
+
+
+def _ask(client: object, heard: _Heard, question: Callable[[float], Answer]) -> Answer:
+    """Ask the cluster something, in short steps (of so many seconds) so that a user's interrupt gets through."""
+    asked = time.monotonic()
     while True:
         try:
-            return client.list_topics(topic, timeout=0.5) if topic else client.list_topics(timeout=0.5)
+            return question(0.8)
         except KafkaException as error:
-            client.poll(0)  # serves the error callback
-            login_failed = any("authentication" in event.lower() for event in events)
-            if login_failed or time.monotonic() > deadline:
-                raise ClusterError(f"No connection to the cluster: {explain(error, events)}.") from None
+            client.poll(0)  # hear what the client has to say
+            waited = time.monotonic() - asked
+            login_failed = any("authentication" in each.lower() for each in heard)
+            if login_failed or waited > (PATIENCE_S if _known(heard) else CONNECT_TIMEOUT_S):
+                if any("certificate verify failed" in each for each in heard):
+                    heard.append(_certificate_fault(heard.config))
+                raise ClusterError(f"No connection to the cluster: {explain(error, heard)}.") from None
+
+
+def _certificate_fault(config: Mapping[str, str]) -> str:
+    """What is wrong with the server's certificate, which the client doesn't say: Python's own TLS looks at it again."""
+    address = config["bootstrap.servers"].split(",")[0].rpartition("//")[2]
+    host, _, port = address.rpartition(":")
+    host, authorities = host.strip("[]"), config.get("ssl.ca.location")
+    try:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if not authorities:
+            tls.load_default_certs()
+        elif Path(authorities).is_dir():
+            tls.load_verify_locations(capath=authorities)
+        else:
+            tls.load_verify_locations(cafile=authorities)
+        with socket.create_connection((host, int(port)), timeout=2) as connection:
+            tls.wrap_socket(connection, server_hostname=host).close()
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_message
+    except (OSError, ValueError):
+        pass
+    return ""
+
+
+def _metadata(client: object, heard: _Heard):
+    return _ask(client, heard, lambda timeout: client.list_topics(timeout=timeout))
+
+
+def _topic_metadata(client: object, heard: _Heard, topic: str):
+    """The topic's metadata, once it can be used: the brokers learn of a new topic one after the other."""
+    asked = time.monotonic()
+    while True:
+        found = _ask(client, heard, lambda timeout: client.list_topics(topic, timeout=timeout)).topics[topic]
+        if found.partitions and not found.error:
+            return found
+        if time.monotonic() - asked > PATIENCE_S:
+            raise ClusterError(f"The topic {topic} can't be used: {explain(found.error)}.")
+        time.sleep(0.1)
 
 
 def ensure_topic(config: Mapping[str, str], topic: str, *, partitions: int = 6, replication: int = -1) -> None:
@@ -353,8 +439,8 @@ def ensure_topic(config: Mapping[str, str], topic: str, *, partitions: int = 6, 
     Raises:
         ClusterError: no connection, no right to create it, or the cluster refuses the replication factor.
     """
-    admin, events = _client(AdminClient, config)
-    metadata = _metadata(admin, events)
+    admin, heard = _client(AdminClient, config)
+    metadata = _metadata(admin, heard)
     if topic in metadata.topics:
         return
     try:
@@ -364,22 +450,17 @@ def ensure_topic(config: Mapping[str, str], topic: str, *, partitions: int = 6, 
             admin.create_topics([new], operation_timeout=CONNECT_TIMEOUT_S)[topic].result(CONNECT_TIMEOUT_S)
     except (KafkaException, TimeoutError) as error:
         if not error.args or error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise ClusterError(f"The topic {topic} can't be created: {explain(error)}.") from None
-    deadline = time.monotonic() + CONNECT_TIMEOUT_S
-    while (found := _metadata(admin, events, topic).topics[topic]).error or not found.partitions:
-        if time.monotonic() > deadline:
-            raise ClusterError(f"The topic {topic} did not come up; try again, or create it in the console.")
-        time.sleep(0.1)
+            raise ClusterError(f"The topic {topic} can't be created: {explain(error, heard)}.") from None
+    _topic_metadata(admin, heard, topic)
 
 
 def describe_cluster(cluster: Cluster, topic: str) -> dict[str, object]:
     """What is measured on: kind, brokers, the topic's partitions and replication factor, and the settings."""
-    admin, events = _client(AdminClient, cluster.config)
-    metadata = _metadata(admin, events, topic)
-    partitions = metadata.topics[topic].partitions
+    admin, heard = _client(AdminClient, cluster.config)
+    partitions = _topic_metadata(admin, heard, topic).partitions
     return {
         "cluster": cluster.kind,
-        "brokers": len(metadata.brokers),
+        "brokers": len(_metadata(admin, heard).brokers),
         "partitions": len(partitions),
         "replication factor": max(len(each.replicas) for each in partitions.values()),
         "settings": telling_settings({**cluster.config, **MEASURED_SETTINGS}),
@@ -613,14 +694,17 @@ class _Measurement:
     early: what is still queued is then given up and counted as failed.
     """
 
+    _interrupt_before: Callable | None = None  # what handled an interrupt before the run
+
     def __init__(self, mode: str, config: Mapping[str, str], topic: str, delivery_timeout_s: float):
         self.result = ProducerRun(mode)
         self._topic, self._delivery_timeout_s = topic, delivery_timeout_s
         self._statistics: list[str] = []
-        self._waits: list[array] = []
-        self._started: list[int] = []
+        self._batches: list[tuple[BatchTiming, array, int]] = []  # with the messages' waits, and the start in ns
+        self._callbacks = {_Heard.error.__code__, _Heard.log.__code__}
+        self._ending = False
         own = {"request.required.acks", "message.timeout.ms", *MEASURED_SETTINGS}
-        self.producer, self._events = _client(
+        self.producer, self._heard = _client(
             Producer,
             {key: value for key, value in config.items() if key not in own},
             **MEASURED_SETTINGS,
@@ -632,27 +716,44 @@ class _Measurement:
         )
 
     def __enter__(self) -> "_Measurement":
-        found = _metadata(self.producer, self._events, self._topic).topics[self._topic]
-        if found.error:
-            raise ClusterError(
-                f"The topic {self._topic} can't be used: {found.error.str()}; ensure_topic() creates it."
-            )
+        found = _topic_metadata(self.producer, self._heard, self._topic)
         failures: list[KafkaError] = []
-        for partition in found.partitions:
-            self.producer.produce(
-                self._topic, WARM_UP, partition=partition, on_delivery=lambda error, _: error and failures.append(error)
-            )
-        deadline = time.monotonic() + CONNECT_TIMEOUT_S
-        while self.producer.flush(0.5) and not failures:
-            if time.monotonic() > deadline:
-                self.producer.purge()
-                raise ClusterError(f"The topic {self._topic} can't be written to: {explain('', self._events)}.")
-        if failures:
-            raise ClusterError(f"The topic {self._topic} can't be written to: {explain(failures[0], self._events)}.")
+        try:
+            for partition in found.partitions:
+                self.producer.produce(
+                    self._topic,
+                    WARM_UP,
+                    partition=partition,
+                    on_delivery=lambda error, _: error and failures.append(error),
+                )
+            deadline = time.monotonic() + CONNECT_TIMEOUT_S
+            while self.producer.flush(0.5) and not failures and time.monotonic() < deadline:
+                pass
+        except KafkaException as error:  # the client itself has given up; why, it says as it logs
+            self.producer.poll(0)
+            failures.append(error.args[0])
+        if failures or len(self.producer):
+            self.producer.purge()
+            said = failures[0] if failures else ""
+            raise ClusterError(f"The topic {self._topic} can't be written to: {explain(said, self._heard)}.")
         self._warm_up_messages = len(found.partitions)
         self._await_statistics(self._warm_up_messages)
         del self._statistics[:-1]
+        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
+            self._interrupt_before = signal.signal(signal.SIGINT, self._interrupt)
         return self
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        """Handle the user's interrupt, but not inside a report, whose message would then be counted nowhere."""
+        if self._ending:
+            self.result.stopped = self.result.stopped or INTERRUPTED
+            return
+        while frame and frame.f_code not in self._callbacks:
+            frame = frame.f_back
+        if frame:
+            signal.raise_signal(number)  # come back a moment later
+        else:
+            self._interrupt_before(number, None)
 
     def batches(
         self, messages: Iterable[tuple[bytes, bytes]], size: int, progress: Progress | None
@@ -662,29 +763,28 @@ class _Measurement:
         messages = iter(messages)
         while chunk := list(itertools.islice(messages, size)):
             timing, waits = BatchTiming(len(chunk)), array("f")
-            report = self._reporter(timing, waits)
-            self.result.batches.append(timing)
-            self._waits.append(waits)
-            self._started.append(time.perf_counter_ns())
-            yield chunk, report
-            timing.elapsed_s = (time.perf_counter_ns() - self._started[-1]) / 1e9
+            started = time.perf_counter_ns()
+            self._batches.append((timing, waits, started))
+            yield chunk, self._reporter(timing, waits, started)
+            timing.elapsed_s = (time.perf_counter_ns() - started) / 1e9
             if progress:
                 progress(len(chunk))
 
-    def _reporter(self, timing: BatchTiming, waits: array) -> Callable:
+    def _reporter(self, timing: BatchTiming, waits: array, started: int) -> Callable:
         """The delivery report of one batch: for each message its wait, and for the last one the time."""
-        number, pending, waited, clock = len(self._started), timing.messages, waits.append, time.perf_counter_ns
+        pending, waited, clock = timing.messages, waits.append, time.perf_counter_ns
 
         def report(error: KafkaError | None, message) -> None:
             nonlocal pending
             pending -= 1
             if not pending:
-                timing.delivered_s = (clock() - self._started[number]) / 1e9
+                timing.delivered_s = (clock() - started) / 1e9
             if error is None:
                 waited(message.latency())
             else:
                 self._failed(timing, error, message)
 
+        self._callbacks.add(report.__code__)
         return report
 
     def refused(self, refusal: Exception, key: bytes, value: bytes, report: Callable) -> None:
@@ -709,44 +809,60 @@ class _Measurement:
             raise _GaveUp
 
     def __exit__(self, _kind, error, _traceback) -> bool:
+        self._ending = True
+        try:
+            if isinstance(error, KeyboardInterrupt):
+                self.result.stopped = INTERRUPTED
+            elif error is not None:
+                self.result.stopped = self.result.stopped or type(error).__name__
+            self._settle(given_up=error is not None)
+        finally:
+            if self._interrupt_before:
+                signal.signal(signal.SIGINT, self._interrupt_before)
+        return isinstance(error, (KeyboardInterrupt, _GaveUp))
+
+    def _settle(self, given_up: bool) -> None:
+        """Serve the last reports, and bring the counts and times together."""
         result = self.result
-        if isinstance(error, KeyboardInterrupt):
-            result.stopped = INTERRUPTED
-        if error is not None:
-            result.stopped = result.stopped or type(error).__name__
+        if given_up:
             self.producer.purge()  # gives up what is queued or under way; the reports of that follow
         unsettled = self.producer.flush(1.0)
         ended = time.perf_counter_ns()
-        for timing, waits, started in zip(result.batches, self._waits, self._started, strict=True):
+        for timing, waits, started in self._batches:
             timing.acknowledged = len(waits)
-            if error is not None:
+            if given_up:
                 timing.messages = min(timing.messages, timing.acknowledged + timing.failed)
                 timing.elapsed_s = timing.elapsed_s or (ended - started) / 1e9
                 timing.delivered_s = timing.delivered_s or (ended - started) / 1e9
-        if error is not None and unsettled:
+        result.batches = [timing for timing, _, _ in self._batches]
+        if given_up and unsettled:
             result.batches[-1].messages += unsettled
             result.batches[-1].failed += unsettled
             result.errors["unsettled"] = unsettled
-        if result.batches:
-            last = max(
-                start / 1e9 + timing.delivered_s for start, timing in zip(self._started, result.batches, strict=True)
-            )
-            result.elapsed_s = last - self._started[0] / 1e9
-        waits = sorted(itertools.chain.from_iterable(self._waits))
-        if waits:
-            result.wait_quantiles_s = [waits[round(share * (len(waits) - 1) / 200)] for share in range(201)]
+        if self._batches:
+            last = max(started / 1e9 + timing.delivered_s for timing, _, started in self._batches)
+            result.elapsed_s = last - self._batches[0][2] / 1e9
+        result.wait_quantiles_s = _quantiles([waits for _, waits, _ in self._batches])
         if not result.stopped:
             self._await_statistics(self._warm_up_messages + result.acknowledged)
             result.network = _network(self._statistics, result)
-        return isinstance(error, (KeyboardInterrupt, _GaveUp))
 
     def _await_statistics(self, messages: int) -> None:
         """Wait for statistics, which the client gives at fixed intervals, that know of so many messages sent."""
         deadline = time.monotonic() + 2 * STATISTICS_INTERVAL_S + 1
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self.result.stopped:
             self.producer.poll(0.05)
             if self._statistics and json.loads(self._statistics[-1])["txmsgs"] >= messages:
                 return
+
+
+def _quantiles(waits: list[array]) -> list[float]:
+    """The quantiles 0, 0.5 % ... 100 % of all the batches' waits; of millions, too, without an object for each."""
+    import numpy
+
+    ordered = numpy.concatenate(waits or [numpy.empty(0)])
+    ordered.sort()
+    return [float(ordered[round(share * (len(ordered) - 1) / 200)]) for share in range(201)] if len(ordered) else []
 
 
 def _network(statistics_json: list[str], run: ProducerRun) -> dict[str, float]:
@@ -796,13 +912,14 @@ def warm_up(cluster: Cluster, topic: str) -> float:
 
 def end_offsets(config: Mapping[str, str], topic: str) -> dict[int, int]:
     """The offset that the next message of each partition will have: where a later :func:`read_back` may begin."""
-    consumer, events = _reader(config)
+    consumer, heard = _reader(config)
+
+    def end(number: int) -> int:
+        partition = TopicPartition(topic, number)
+        return _ask(consumer, heard, lambda timeout: consumer.get_watermark_offsets(partition, timeout=timeout))[1]
+
     try:
-        partitions = _metadata(consumer, events, topic).topics[topic].partitions
-        return {
-            number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=CONNECT_TIMEOUT_S)[1]
-            for number in partitions
-        }
+        return {number: end(number) for number in _topic_metadata(consumer, heard, topic).partitions}
     finally:
         consumer.close()
 
@@ -887,7 +1004,7 @@ def read_back(
     return pd.DataFrame(rows)
 
 
-def _reader(config: Mapping[str, str]) -> tuple[Consumer, list[str]]:
+def _reader(config: Mapping[str, str]) -> tuple[Consumer, _Heard]:
     """A consumer that joins no group and commits nothing."""
     own = {"group.id": f"read-back-{uuid.uuid4()}", "enable.auto.commit": False, "enable.partition.eof": True}
     return _client(Consumer, {key: value for key, value in config.items() if key not in MEASURED_SETTINGS}, **own)
@@ -897,22 +1014,26 @@ def _read_all(
     config: Mapping[str, str], topic: str, start: Mapping[int, int]
 ) -> Iterator[tuple[bytes | None, bytes | None]]:
     ends = end_offsets(config, topic)
-    consumer, events = _reader(config)
+    consumer, heard = _reader(config)
     try:
         consumer.assign([TopicPartition(topic, number, start.get(number, 0)) for number in ends])
         unfinished = {number for number, end in ends.items() if end > start.get(number, 0)}
-        heard = time.monotonic()
+        progress = time.monotonic()
         while unfinished:
+            refusal = None
             for message in consumer.consume(10_000, timeout=0.5):
-                heard = time.monotonic()
                 if message.error() is None:
+                    progress = time.monotonic()
                     yield message.key(), message.value()
-                if message.error() is None and message.offset() + 1 < ends[message.partition()]:
-                    continue
-                if message.error() is None or message.error().code() == KafkaError._PARTITION_EOF:
+                    if message.offset() + 1 >= ends[message.partition()]:
+                        unfinished.discard(message.partition())
+                elif message.error().code() == KafkaError._PARTITION_EOF:
                     unfinished.discard(message.partition())
-            if time.monotonic() - heard > 2 * CONNECT_TIMEOUT_S:
-                raise ClusterError(f"The topic {topic} can't be read to its end: {explain('', events)}.")
+                else:
+                    refusal = message.error()
+            stuck = time.monotonic() - progress > 2 * CONNECT_TIMEOUT_S
+            if stuck or (refusal and refusal.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED):
+                raise ClusterError(f"The topic {topic} can't be read to its end: {explain(refusal or '', heard)}.")
     finally:
         consumer.close()
 
