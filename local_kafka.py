@@ -361,7 +361,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with LocalKafka(options.brokers, owned_files=(options.file.resolve(),)) as kafka:
             if options.topic:
-                admin = AdminClient(dict(kafka.config))  # has to live until its results are there
+                # Its results come only as long as the client lives, and it would log that Kafka ends.
+                admin = AdminClient({**kafka.config, "logger": quiet_logger()})
                 for each in admin.create_topics([NewTopic(name, 6) for name in options.topic]).values():
                     each.result(timeout=START_TIMEOUT_S)
             header = "[default]\n" if options.file.suffix == ".ini" else ""
