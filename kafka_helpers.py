@@ -810,16 +810,17 @@ class _Measurement:
 
     def __exit__(self, _kind, error, _traceback) -> bool:
         self._ending = True
+        fatal = any(isinstance(each, KafkaException) for each in (error, error and error.__cause__))  # as in __enter__
         try:
             if isinstance(error, KeyboardInterrupt):
                 self.result.stopped = INTERRUPTED
             elif error is not None:
-                self.result.stopped = self.result.stopped or type(error).__name__
+                self.result.stopped = self.result.stopped or ("the client gave up" if fatal else type(error).__name__)
             self._settle(given_up=error is not None)
         finally:
             if self._interrupt_before:
                 signal.signal(signal.SIGINT, self._interrupt_before)
-        return isinstance(error, (KeyboardInterrupt, _GaveUp))
+        return fatal or isinstance(error, (KeyboardInterrupt, _GaveUp))
 
     def _settle(self, given_up: bool) -> None:
         """Serve the last reports, and bring the counts and times together."""
@@ -1033,7 +1034,8 @@ def _read_all(
                     refusal = message.error()
             stuck = time.monotonic() - progress > 2 * CONNECT_TIMEOUT_S
             if stuck or (refusal and refusal.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED):
-                raise ClusterError(f"The topic {topic} can't be read to its end: {explain(refusal or '', heard)}.")
+                cause = _known([str(refusal), *heard]) or "no message came; check that this API key may read it"
+                raise ClusterError(f"The topic {topic} can't be read to its end: {cause}.")
     finally:
         consumer.close()
 

@@ -1,0 +1,67 @@
+"""What the fault tests do to a real Kafka: stop brokers, start them again otherwise configured, find leaders."""
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Mapping
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from local_kafka import LocalKafka, quiet_logger
+
+
+def admin(config: Mapping[str, str]) -> AdminClient:
+    return AdminClient({**config, "logger": quiet_logger()})
+
+
+def kill(kafka: LocalKafka, node: int = 0) -> None:
+    """End a broker as a power cut would, without a word of farewell."""
+    os.kill(kafka.processes[node].pid, signal.SIGKILL)
+    kafka.processes[node].wait()
+
+
+def freeze(kafka: LocalKafka, node: int = 0) -> None:
+    """Stop a broker such that its connections stay open and nobody answers."""
+    os.kill(kafka.processes[node].pid, signal.SIGSTOP)
+
+
+def thaw(kafka: LocalKafka, node: int = 0) -> None:
+    os.kill(kafka.processes[node].pid, signal.SIGCONT)
+
+
+def reconfigure(kafka: LocalKafka, settings: Mapping[str, object]) -> None:
+    """Start the only broker again with further settings, which win over the old ones."""
+    kill(kafka)
+    with open(kafka.folder / "broker-0.properties", "a") as file:
+        file.writelines(f"{key}={value}\n" for key, value in settings.items())
+    kafka.start_broker(0)
+
+
+def wait_until_up(config: Mapping[str, str], brokers: int = 1, timeout_s: float = 60) -> None:
+    client, deadline = admin(config), time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            if len(client.list_topics(timeout=1).brokers) >= brokers:
+                return
+        except KafkaException:
+            time.sleep(0.1)
+    raise TimeoutError(f"no {brokers} brokers after {timeout_s} s")
+
+
+def new_topic(config: Mapping[str, str], *, partitions: int = 6, **settings: str) -> str:
+    """Create a topic that has settings of its own, and return its name."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    client = admin(config)
+    client.create_topics([NewTopic(name, num_partitions=partitions, replication_factor=-1, config=settings)])[
+        name
+    ].result(15)
+    deadline = time.monotonic() + 15
+    while name not in client.list_topics(timeout=5).topics and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return name
+
+
+def leader(config: Mapping[str, str], topic: str, partition: int = 0) -> int:
+    return admin(config).list_topics(topic, timeout=10).topics[topic].partitions[partition].leader
