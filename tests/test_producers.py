@@ -1,0 +1,154 @@
+"""The two producers on a real broker: what they count, time and report."""
+
+import itertools
+import time
+
+import pytest
+
+import kafka_helpers as kh
+from local_kafka import simulated_cluster
+
+PRODUCERS = [kh.produce_async, kh.produce_sync, kh.produce_batches]
+
+
+def messages(count, size=20):
+    return [(b"key-%d" % (i % 7), b"%0*d" % (size, i)) for i in range(count)]
+
+
+@pytest.mark.parametrize("produce", PRODUCERS)
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"), [(100, 30, [30, 30, 30, 10]), (60, 30, [30, 30]), (1, 1, [1])]
+)
+def test_counts_and_batches(kafka, topic, produce, count, batch_size, sizes):
+    run = produce(kafka.config, topic, messages(count), batch_size=batch_size)
+    assert [batch.messages for batch in run.batches] == sizes
+    assert [batch.acknowledged for batch in run.batches] == sizes
+    assert (run.submitted, run.acknowledged, run.failed, run.errors, run.stopped) == (count, count, 0, {}, "")
+    assert run.complete and run.undelivered == []
+    assert sum(kh.end_offsets(kafka.config, topic).values()) == count + 6  # a warm-up message for each partition
+
+
+@pytest.mark.parametrize("produce", PRODUCERS)
+def test_an_iterable_without_length_and_an_empty_one(kafka, topic, produce):
+    assert produce(kafka.config, topic, (m for m in messages(7)), batch_size=5).acknowledged == 7
+    run = produce(kafka.config, topic, iter([]))
+    assert (run.batches, run.acknowledged, run.elapsed_s, run.request_rate) == ([], 0, 0, 0)
+
+
+def test_times_of_sync(kafka, topic):
+    before = time.perf_counter()
+    run = kh.produce_sync(kafka.config, topic, messages(200), batch_size=50)
+    outside = time.perf_counter() - before
+    # The next batch begins only when the last message has arrived, so the two times of a batch coincide ...
+    for batch in run.batches:
+        assert batch.delivered_s <= batch.elapsed_s <= batch.delivered_s + 0.05
+    # ... and the batches fill the run.
+    assert sum(batch.elapsed_s for batch in run.batches) == pytest.approx(run.elapsed_s, rel=0.1, abs=0.01)
+    assert 0 < run.elapsed_s < outside
+
+
+def test_times_of_async(kafka, topic):
+    run = kh.produce_async(kafka.config, topic, messages(5000), batch_size=500)
+    assert all(batch.elapsed_s > 0 for batch in run.batches)
+    # The run ends with the last acknowledgement, so the final wait is in its rates.
+    assert run.elapsed_s >= max(batch.delivered_s for batch in run.batches)
+    assert run.elapsed_s > sum(batch.elapsed_s for batch in run.batches)
+    assert run.response_rate == pytest.approx(5000 / run.elapsed_s) == run.request_rate
+
+
+def test_the_round_trip_is_in_every_sync_message_and_shared_in_async():
+    with simulated_cluster(rtt_ms=20) as cluster:
+        kh.ensure_topic(cluster.config, "t")
+        one_by_one = kh.produce_sync(cluster.config, "t", messages(30))
+        together = kh.produce_async(cluster.config, "t", messages(30))
+    assert one_by_one.elapsed_s >= 30 * 0.020
+    assert 0.020 <= together.elapsed_s < 0.3
+    assert one_by_one.network["rtt_ms"] == pytest.approx(20, abs=5)
+    assert one_by_one.wait_quantiles_s[0] >= 0.019
+
+
+def test_requests_are_counted_by_the_client(kafka, topic):
+    run = kh.produce_sync(kafka.config, topic, messages(120))
+    assert run.network["produce_requests"] == 120
+    assert run.network["messages_per_request"] == 1
+    run = kh.produce_async(kafka.config, topic, messages(5000))
+    assert 1 <= run.network["produce_requests"] < 1000
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 50])
+def test_wait_every(kafka, topic, k):
+    run = kh.produce_sync(kafka.config, topic, messages(100), batch_size=100, wait_every=k)
+    assert run.complete and run.acknowledged == 100
+    # Between two waits, the messages for one of the six partitions share a request.
+    assert 100 / k <= run.network["produce_requests"] <= 100 / k * min(k, 6) + 6
+
+
+def test_progress_is_told_after_each_batch(kafka, topic):
+    told = []
+    kh.produce_async(kafka.config, topic, messages(70), batch_size=30, progress=told.append)
+    assert told == [30, 30, 10]
+
+
+@pytest.mark.parametrize("produce", PRODUCERS)
+def test_full_queue_is_waited_out_and_counted(kafka, topic, produce):
+    run = produce({**kafka.config, "queue.buffering.max.messages": "10"}, topic, messages(500), batch_size=100)
+    assert run.complete and run.acknowledged == 500
+    assert (run.queue_full > 0) == (produce is not kh.produce_sync)
+
+
+@pytest.mark.parametrize("produce", PRODUCERS)
+def test_a_message_that_the_client_refuses_fails_alone(kafka, topic, produce):
+    sent = messages(20)
+    sent[7] = (b"key", b"x" * 2_000_000)
+    run = produce(kafka.config, topic, sent, batch_size=10)
+    assert (run.submitted, run.acknowledged, run.failed) == (20, 19, 1)
+    assert run.errors == {"MSG_SIZE_TOO_LARGE": 1}
+    assert run.undelivered == [sent[7]]
+    assert not run.complete and "Run 1" in kh.incomplete([run])[0]
+
+
+def test_a_file_cannot_change_what_is_compared(kafka, topic):
+    weak = {**kafka.config, "acks": "0", "enable.idempotence": "false", "message.timeout.ms": "1", "linger.ms": "0"}
+    assert kh.produce_sync(weak, topic, messages(5)).complete
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "500", True, None])
+def test_batch_size_has_to_be_a_whole_positive_number(kafka, topic, size):
+    with pytest.raises(kh.ConfigError, match="batch_size has to be a whole number"):
+        kh.produce_async(kafka.config, topic, messages(1), batch_size=size)
+
+
+@pytest.mark.parametrize(
+    ("num_messages", "batch_size", "said"),
+    [
+        (0, 1, "num_messages"),
+        (-5, 1, "num_messages"),
+        (2.0, 1, "num_messages"),
+        (10, 0, "batch_size"),
+        (10, 11, "batch_size"),
+    ],
+)
+def test_parameters_of_the_notebook(num_messages, batch_size, said):
+    with pytest.raises(kh.ConfigError, match=said):
+        kh.check_parameters(num_messages, batch_size)
+    kh.check_parameters(10, 10)
+
+
+def test_a_missing_topic_is_named(kafka):
+    with pytest.raises(kh.ClusterError, match=r"nowhere can't be used.*ensure_topic"):
+        kh.produce_async(kafka.config, "nowhere", messages(1))
+
+
+def test_ensure_topic_twice_and_with_partitions(kafka):
+    for partitions in (3, 5):
+        kh.ensure_topic(kafka.config, "ensured", partitions=partitions)
+    assert len(kh.end_offsets(kafka.config, "ensured")) == 3
+
+
+def test_replicated_like_confluent_cloud(kafka3):
+    kh.ensure_topic(kafka3.config, "replicated")
+    described = kh.describe_cluster(kh.Cluster("test", kafka3.config, True, lambda: None), "replicated")
+    assert (described["brokers"], described["partitions"], described["replication factor"]) == (3, 6, 3)
+    assert "sasl.password" not in str(described) and kafka3.config["sasl.password"] not in str(described)
+    for produce in (kh.produce_async, kh.produce_sync):
+        assert produce(kafka3.config, "replicated", itertools.islice(messages(300), 300)).complete
