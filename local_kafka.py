@@ -34,6 +34,7 @@ JARS = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-simple:1.7.
 DOWNLOAD_MB = 46
 START_TIMEOUT_S = 60
 ELSE = "else choose the simulated cluster"
+PORT_TAKEN = "another program has just taken its port; start it again"
 USER = "local"
 
 # The guard outlives this process by a moment: it waits until its standard input closes, which the operating system
@@ -114,6 +115,8 @@ class LocalKafka:
             raise LocalKafkaError(f"Kafka could not be started: {error.strerror or error}; {ELSE}.") from None
         try:
             self._write_settings()
+            if any(map(_is_open, self._ports)):  # Kafka itself would notice late
+                raise LocalKafkaError(f"Kafka could not be started: {PORT_TAKEN}; {ELSE}.")
             self.processes = [self._spawn(node) for node in range(self.brokers)]
             self._wait_until_ready()
         except BaseException as error:
@@ -137,7 +140,7 @@ class LocalKafka:
 
     def _write_settings(self) -> None:
         password, store_password = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-        ports = _free_ports(2 * self.brokers)
+        self._ports = ports = _free_ports(2 * self.brokers)
         self._client_ports = ports[: self.brokers]
         quorum = ",".join(f"{node}@127.0.0.1:{port}" for node, port in enumerate(ports[self.brokers :]))
         certificate = self.folder / "certificate.pem"
@@ -274,7 +277,7 @@ class LocalKafka:
     def _fault(self, said: str) -> str | None:
         """What a start that failed has said, in plain words, where it is one of the usual faults."""
         if "Address already in use" in said:
-            return "another program has just taken its port; start it again"
+            return PORT_TAKEN
         with contextlib.suppress(OSError):
             if "No space left on device" in said or shutil.disk_usage(self.folder).free < 2**20:
                 return f"no space is left in {self.folder.parent}; make room, or set TMPDIR to another folder"
