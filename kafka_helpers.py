@@ -362,7 +362,7 @@ class _Heard(deque):
 
 def _client(make: Callable, config: Mapping[str, str], **more: object) -> tuple[object, _Heard]:
     """A client that logs nothing on the screen, and what is heard of it."""
-    wanted = {"socket.connection.setup.timeout.ms": 8_000, "api.version.request.timeout.ms": 8_000}
+    wanted = {"socket.connection.setup.timeout.ms": 6_000, "api.version.request.timeout.ms": 6_000}
     wanted |= {key: value for key, value in config.items() if not key.startswith(NOT_FOR_PRODUCERS)}
     heard = _Heard(wanted)
     try:
@@ -569,10 +569,10 @@ def produce_async(
         for batch, report in run.batches(messages, batch_size, progress):
             for key, value in batch:
                 try:
-                    produce(topic, value, key, on_delivery=report)
+                    produce(topic, value, key, -1, report)  # -1: any partition; by position, since names cost time
                 except (BufferError, KafkaException) as refusal:
                     run.refused(refusal, key, value, report)
-                poll(0)  # serve the reports that are there; wait for none
+            poll(0)  # serve the reports that are there; wait for none
         run.producer.flush()  # wait once, for everything
     return run.result
 
@@ -593,7 +593,7 @@ def produce_sync(
         for batch, report in run.batches(messages, batch_size, progress):
             for number, (key, value) in enumerate(batch, start=1):
                 try:
-                    produce(topic, value, key, on_delivery=report)
+                    produce(topic, value, key, -1, report)  # -1: any partition; by position, since names cost time
                 except (BufferError, KafkaException) as refusal:
                     run.refused(refusal, key, value, report)
                 if number % wait_every == 0:
