@@ -24,7 +24,6 @@ import socket
 import ssl
 import stat
 import statistics
-import sys
 import threading
 import time
 import typing
@@ -42,7 +41,7 @@ import dotenv.parser
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from IPython.display import HTML, Code, display
+from IPython.display import HTML, Markdown, display
 from tqdm import tqdm
 
 from local_kafka import KAFKA_VERSION, ClientConfig, LocalKafka, PlainError, quiet_logger, simulated_cluster
@@ -1445,15 +1444,29 @@ def show_accounts(accounts: "pd.DataFrame | None") -> None:
         )
 
 
-def progress_bar(label: str, messages: int) -> tqdm:
-    """A progress bar whose ``update`` the producers can call; it is drawn twice a second at most, and then goes."""
-    form = "{desc}: {bar:30} {n:,} of {total:,} messages"
-    return tqdm(total=messages, desc=label, file=sys.stdout, leave=False, mininterval=0.5, bar_format=form)
+def progress_bar(messages: int) -> tqdm:
+    """A progress bar whose ``update`` the producers can call; it is redrawn twice a second at most."""
+    form = "{bar:40} {n:,} of {total:,} messages"
+    return tqdm(total=messages, file=_Redrawn(), mininterval=0.5, bar_format=form, ascii=False, ncols=90)
 
 
-def show_source(thing: object) -> Code:
+class _Redrawn:
+    """A file for a progress bar, shown as one output that changes: a saved notebook then has its last state alone."""
+
+    def __init__(self):
+        self._shown = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self._shown.update({"text/plain": text.strip()}, raw=True)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def show_source(thing: object) -> Markdown:
     """The source of a function or class of this module, for display."""
-    return Code(inspect.getsource(thing).rstrip(), language="python")
+    return Markdown(f"```python\n{inspect.getsource(thing).rstrip()}\n```")
 
 
 def side_by_side(left: Callable, right: Callable) -> HTML:
