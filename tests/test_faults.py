@@ -1,0 +1,283 @@
+"""Faults while a run goes on, for both producers, on real brokers: each message is accounted for, none twice."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import psutil
+import pytest
+from brokers import admin, freeze, kill, leader, new_topic, reconfigure, thaw, wait_until_up
+from tcp_proxy import TcpProxy
+
+from kafka_helpers import (
+    ClusterError,
+    ProducerRun,
+    encode,
+    incomplete,
+    make_events,
+    make_messages,
+    produce_async,
+    produce_sync,
+    read_back,
+)
+from local_kafka import LocalKafka
+
+both = pytest.mark.parametrize("produce", [produce_async, produce_sync], ids=["async", "sync"])
+BATCH = 100
+
+
+@pytest.fixture(scope="module")
+def victim() -> Iterator[LocalKafka]:
+    """A broker for these tests to maltreat; each test leaves it running."""
+    with LocalKafka() as started:
+        yield started
+
+
+@dataclass
+class Outcome:
+    run: ProducerRun
+    run_id: str
+    messages: list[tuple[bytes, bytes]]
+    seconds: float  # from the fault to the end of the run
+
+
+def produce_with(
+    fault: Callable[[], object],
+    produce: Callable,
+    config: dict[str, str],
+    topic: str,
+    *,
+    count: int = 4_000,
+    messages: list[tuple[bytes, bytes]] | None = None,
+    run_id: str = "",
+    **options: float,
+) -> Outcome:
+    """Produce messages, and let ``fault`` happen when ten batches have been handed over."""
+    run_id = run_id or uuid.uuid4().hex
+    messages = messages or make_messages(run_id, count)
+    batches, began = 0, 0.0
+
+    def progress(_count: int) -> None:
+        nonlocal batches, began
+        batches += 1
+        if batches == 10:
+            began = time.monotonic()
+            fault()
+
+    run = produce(config, topic, messages, batch_size=BATCH, progress=progress, **options)
+    return Outcome(run, run_id, messages, time.monotonic() - began)
+
+
+def check(outcome: Outcome, config: dict[str, str], topic: str) -> None:
+    """What holds after every fault."""
+    run, messages = outcome.run, outcome.messages
+    print(f"\n{run.mode}: {run.submitted:,} submitted, {run}; {run.errors}; {outcome.seconds:.1f} s from the fault on")
+    print(f"longest batch: {longest_wait(run):.1f} s")
+    print(*incomplete([run]), sep="\n")
+    assert run.submitted == run.acknowledged + run.failed <= len(messages)
+    assert all(batch.messages == batch.acknowledged + batch.failed for batch in run.batches)
+    assert run.failed == sum(run.errors.values()) == len(run.undelivered)
+    assert run.stopped or run.submitted == len(messages)
+    assert run.complete == (run.acknowledged == len(messages))
+    found = read_back(
+        config,
+        topic,
+        {outcome.run_id: messages[: run.submitted]},
+        undelivered={outcome.run_id: run.undelivered},
+    )
+    (row,) = found.to_dict("records")  # and no row for messages that belong to no run
+    print(row)
+    assert row["expected"] == run.acknowledged <= row["received"]
+    assert row["missing"] == row["duplicated"] == row["damaged"] == 0
+
+
+def longest_wait(run: ProducerRun) -> float:
+    """Of all batches, the longest: until handed over (sync), until acknowledged (async)."""
+    return max(batch.elapsed_s if run.mode == "sync" else batch.delivered_s for batch in run.batches)
+
+
+def later(seconds: float, action: Callable[[], object]) -> threading.Timer:
+    timer = threading.Timer(seconds, action)
+    timer.start()
+    return timer
+
+
+# --- The broker goes, and comes back ---------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+@both
+def test_only_broker_killed_and_started_again(victim: LocalKafka, produce: Callable) -> None:
+    topic = new_topic(victim.config)
+
+    def fault() -> None:
+        kill(victim)
+        later(4, lambda: victim.start_broker(0))
+
+    outcome = produce_with(fault, produce, victim.config, topic)
+    check(outcome, victim.config, topic)
+    assert outcome.run.complete
+    assert longest_wait(outcome.run) > 4
+
+
+@both
+def test_broker_frozen_for_ten_seconds(victim: LocalKafka, produce: Callable) -> None:
+    topic = new_topic(victim.config)
+
+    def fault() -> None:
+        freeze(victim)
+        later(10, lambda: thaw(victim))
+
+    outcome = produce_with(fault, produce, victim.config, topic)
+    check(outcome, victim.config, topic)
+    assert outcome.run.complete
+    assert longest_wait(outcome.run) > 9
+    assert sum(batch.elapsed_s > 9 for batch in outcome.run.batches) == (outcome.run.mode == "sync")
+
+
+@pytest.mark.long
+@both
+def test_leader_of_three_killed_for_good(produce: Callable) -> None:
+    with LocalKafka(3) as three:
+        topic = new_topic(three.config, partitions=1)
+        outcome = produce_with(lambda: kill(three, leader(three.config, topic)), produce, three.config, topic)
+        check(outcome, three.config, topic)
+        assert outcome.run.complete
+        assert longest_wait(outcome.run) > 1
+        assert sum(process.poll() is None for process in three.processes) == 2
+
+
+# --- The cluster never comes back ------------------------------------------------------------------------------------
+
+
+@both
+def test_broker_frozen_for_good(victim: LocalKafka, produce: Callable) -> None:
+    """What was under way may arrive all the same, once the broker goes on: that isn't known, so it counts as failed."""
+    topic = new_topic(victim.config)
+    try:
+        outcome = produce_with(lambda: freeze(victim), produce, victim.config, topic, delivery_timeout_s=8)
+    finally:
+        thaw(victim)
+    check(outcome, victim.config, topic)
+    assert 7 < outcome.seconds < 8 + 5
+    assert outcome.run.failed and outcome.run.stopped == "no acknowledgement within 8 s"
+    assert "is incomplete" in incomplete([outcome.run])[0]
+
+
+@pytest.mark.long
+@both
+def test_broker_killed_for_good(victim: LocalKafka, produce: Callable) -> None:
+    """However many messages are left, more than the queue holds here, the run ends with its delivery timeout."""
+    topic = new_topic(victim.config)
+    outcome = produce_with(lambda: kill(victim), produce, victim.config, topic, count=120_000, delivery_timeout_s=10)
+    with pytest.raises(ClusterError, match="nothing listens on that port"):
+        read_back(victim.config, topic, {})
+    victim.start_broker(0)
+    wait_until_up(victim.config)
+    check(outcome, victim.config, topic)
+    assert 9 < outcome.seconds < 10 + 5
+    assert outcome.run.failed and outcome.run.stopped == "no acknowledgement within 10 s"
+
+
+# --- The network is bad ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+@both
+def test_connection_reset_again_and_again(produce: Callable) -> None:
+    with LocalKafka() as kafka, TcpProxy() as proxy:
+        port = int(kafka.config["bootstrap.servers"].rpartition(":")[2])
+        proxy.target = port
+        reconfigure(kafka, {"advertised.listeners": f"SASL_SSL://127.0.0.1:{proxy.port}"})
+        config = {**kafka.config, "bootstrap.servers": f"127.0.0.1:{proxy.port}"}
+        wait_until_up(config)
+        topic = new_topic(config)
+        stop = threading.Event()
+
+        def reset_repeatedly() -> None:
+            while not stop.wait(0.7):
+                proxy.reset()
+
+        thread = threading.Thread(target=reset_repeatedly)
+        count = 30_000 if produce is produce_sync else 400_000
+        outcome = produce_with(thread.start, produce, config, topic, count=count)
+        stop.set()
+        thread.join()
+        print(f"\n{proxy.resets} connections reset")
+        assert proxy.resets >= 4
+        check(outcome, config, topic)
+        assert outcome.run.complete
+
+
+# --- The client's own limits -----------------------------------------------------------------------------------------
+
+
+@both
+def test_queue_full(kafka: LocalKafka, topic: str, produce: Callable) -> None:
+    config = {**kafka.config, "queue.buffering.max.messages": "500"}
+    outcome = produce_with(lambda: None, produce, config, topic, count=20_000 if produce is produce_async else 2_000)
+    check(outcome, config, topic)
+    assert outcome.run.complete
+    assert (outcome.run.queue_full > 0) == (outcome.run.mode == "async")
+
+
+@both
+def test_messages_larger_than_the_topic_accepts(kafka: LocalKafka, produce: Callable) -> None:
+    """And one larger than the client itself accepts. In a request with good ones, the broker refuses them together."""
+    topic = new_topic(kafka.config, **{"max.message.bytes": "20000"})
+    run_id = uuid.uuid4().hex
+    events = list(make_events(run_id, 3_000))
+    for number in range(250, 3_000, 500):
+        events[number] = replace(events[number], station="x" * 50_000)
+    events[2_900] = replace(events[2_900], station="x" * 1_100_000)
+    messages = [(event.bike_id.encode(), encode(event)) for event in events]
+    outcome = produce_with(lambda: None, produce, kafka.config, topic, messages=messages, run_id=run_id)
+    check(outcome, kafka.config, topic)
+    run = outcome.run
+    assert not run.stopped and set(run.errors) == {"MSG_SIZE_TOO_LARGE"}
+    large = {value for _, value in messages if len(value) > 20_000}
+    assert large <= {value for _, value in run.undelivered}
+    assert run.failed == len(large) or run.mode == "async"
+    assert run.acknowledged > (0 if run.mode == "async" else 2_900)
+
+
+# --- Load ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_five_million_messages(kafka: LocalKafka, topic: str) -> None:
+    """Memory is bounded by the client's queue (100,000 messages) and grows by 4 bytes a message, its measured wait."""
+    count, run_id, template = 5_000_000, uuid.uuid4().hex, encode(next(make_events("RUN", 1)))
+    before, after = template.replace(b"RUN", run_id.encode()).split(b'"sequence":0')
+
+    def messages() -> Iterator[tuple[bytes, bytes]]:
+        for number in range(count):
+            yield b"%d" % (number % 2_000), b'%b"sequence":%d%b' % (before, number, after)
+
+    process, ended, sizes = psutil.Process(), threading.Event(), []
+    at_first = process.memory_info().rss
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            sizes.append(process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    times = []
+    run = produce_async(kafka.config, topic, messages(), progress=lambda _: times.append(time.perf_counter()))
+    ended.set()
+    watcher.join()
+    grown = (max(sizes) - at_first) / 1e6
+    tenth = len(times) // 10
+    first, last = ((part[-1] - part[0]) / (len(part) - 1) / 500 for part in (times[:tenth], times[-tenth:]))
+    print(f"\n{run}: {run.response_rate:,.0f} messages/s, queue full {run.queue_full:,} times, memory +{grown:.0f} MB")
+    print(f"from message to message: {first * 1e6:.2f} us in the first tenth, {last * 1e6:.2f} us in the last")
+    assert run.complete and run.submitted == run.acknowledged == count
+    assert grown < 400
+    found = read_back(kafka.config, topic, {run_id: messages()})
+    (row,) = found.to_dict("records")
+    print(row)
+    assert row["received"] == count and row["missing"] == row["duplicated"] == row["damaged"] == 0
+    admin(kafka.config).delete_topics([topic])  # a gigabyte
