@@ -33,7 +33,7 @@ COSTLY_S = 60.0
 
 
 def choose_parts(wanted: set[str] | None, cluster: kh.Cluster, num_messages: int, round_trip_ms: float) -> set[str]:
-    """Which parts to measure, and a line for each that is left out: why, and how long it would take.
+    """Which parts to measure; those left out for the time they would take are named, with that time.
 
     Args:
         wanted: names from ``PARTS``; None stands for all that take less than a minute on this cluster, or, on a
@@ -47,10 +47,12 @@ def choose_parts(wanted: set[str] | None, cluster: kh.Cluster, num_messages: int
     """
     if unknown := set(wanted or ()) - set(PARTS):
         raise kh.ConfigError(f"further has unknown parts: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}.")
+    if wanted is not None:
+        return set(wanted)
     chosen = set()
     for name, (question, round_trips) in PARTS.items():
         seconds = round_trips(num_messages) * round_trip_ms / 1000
-        if name in wanted if wanted is not None else not cluster.configured or seconds < COSTLY_S:
+        if not cluster.configured or seconds < COSTLY_S:
             chosen.add(name)
         else:
             print(f"Left out: {question} (about {seconds / 60:.0f} minutes here); see the parameter further.")
