@@ -5,6 +5,7 @@ otherwise; ``poll`` and ``flush`` of the client take seconds, too. Batch means: 
 the test, not librdkafka's message batch.
 """
 
+import _thread
 import contextlib
 import difflib
 import hashlib
@@ -547,7 +548,9 @@ def make_messages(run_id: str, count: int, *, seed: int = 7) -> list[tuple[bytes
 
 # --- The two producers -----------------------------------------------------------------------------------------------
 
-Progress = Callable[[int], object]  # is told, between two batches, how many messages the last one had
+# Both producers give a ProducerRun. ``progress`` is told, between two batches, how many messages the last one had. The
+# client is called with arguments by position, since names cost a noticeable part of the time that is measured.
+Progress = Callable[[int], object]
 WARM_UP = b"warm-up"
 INTERRUPTED = "interrupted"
 STATISTICS_INTERVAL_S = 0.2
@@ -562,16 +565,17 @@ def produce_async(
     progress: Progress | None = None,
     delivery_timeout_s: float = 120.0,
 ) -> "ProducerRun":
-    """Hand over message after message without waiting, and wait once, at the end, for all acknowledgements."""
+    """Hand over all messages, and wait once, at the end."""
     with _Measurement("async", config, topic, delivery_timeout_s) as run:
         produce, poll = run.producer.produce, run.producer.poll
-        for batch, report in run.batches(messages, batch_size, progress):
+        batches = run.batches(messages, batch_size, progress)
+        for batch, report in batches:
             for key, value in batch:
                 try:
-                    produce(topic, value, key, -1, report)  # -1: any partition; by position, since names cost time
+                    produce(topic, value, key, -1, report)  # -1: any partition
                 except (BufferError, KafkaException) as refusal:
                     run.refused(refusal, key, value, report)
-            poll(0)  # serve the reports that are there; wait for none
+            poll(0)  # serve the reports that have come; wait for none
         run.producer.flush()  # wait once, for everything
     return run.result
 
@@ -586,13 +590,14 @@ def produce_sync(
     delivery_timeout_s: float = 120.0,
     wait_every: int = 1,
 ) -> "ProducerRun":
-    """Hand over one message (or ``wait_every``), wait until the broker has acknowledged it, then go on."""
+    """Hand over one message (or ``wait_every``), wait for it, go on."""
     with _Measurement("sync", config, topic, delivery_timeout_s) as run:
         produce, flush = run.producer.produce, run.producer.flush
-        for batch, report in run.batches(messages, batch_size, progress):
+        batches = run.batches(messages, batch_size, progress)
+        for batch, report in batches:
             for number, (key, value) in enumerate(batch, start=1):
                 try:
-                    produce(topic, value, key, -1, report)  # -1: any partition; by position, since names cost time
+                    produce(topic, value, key, -1, report)  # -1: any partition
                 except (BufferError, KafkaException) as refusal:
                     run.refused(refusal, key, value, report)
                 if number % wait_every == 0:
@@ -778,7 +783,7 @@ class _Measurement:
         while frame and frame.f_code not in self._callbacks:
             frame = frame.f_back
         if frame:
-            signal.raise_signal(number)  # come back a moment later
+            _thread.interrupt_main(number)  # come back a moment later
         else:
             self._interrupt_before(number, None)
 
