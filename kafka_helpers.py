@@ -5,7 +5,6 @@ otherwise; ``poll`` and ``flush`` of the client take seconds, too. Batch means: 
 the test, not librdkafka's message batch.
 """
 
-import _thread
 import contextlib
 import difflib
 import hashlib
@@ -727,15 +726,13 @@ class _Measurement:
     early: what is still queued is then given up and counted as failed.
     """
 
-    _interrupt_before: Callable | None = None  # what handled an interrupt before the run
-
     def __init__(self, mode: str, config: Mapping[str, str], topic: str, delivery_timeout_s: float):
         self.result = ProducerRun(mode)
         self._topic, self._delivery_timeout_s = topic, delivery_timeout_s
         self._statistics: list[str] = []
         self._batches: list[tuple[BatchTiming, array, int]] = []  # with the messages' waits, and the start in ns
-        self._callbacks = {_Heard.error.__code__, _Heard.log.__code__}
-        self._ending = False
+        self._report_code = None
+        self._interrupted = self._ending = False
         own = {"request.required.acks", "message.timeout.ms", *MEASURED_SETTINGS}
         self.producer, self._heard = _client(
             Producer,
@@ -771,21 +768,22 @@ class _Measurement:
         self._warm_up_messages = len(found.partitions)
         self._await_statistics(self._warm_up_messages)
         del self._statistics[:-1]
-        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
-            self._interrupt_before = signal.signal(signal.SIGINT, self._interrupt)
+        in_main = threading.current_thread() is threading.main_thread()  # the only one that is interrupted
+        if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._interrupt)
         return self
 
     def _interrupt(self, number: int, frame: object) -> None:
-        """Handle the user's interrupt, but not inside a report, whose message would then be counted nowhere."""
+        """Handle the user's interrupt; a report that it falls into counts its message before it is broken off."""
         if self._ending:
             self.result.stopped = self.result.stopped or INTERRUPTED
             return
-        while frame and frame.f_code not in self._callbacks:
+        self.producer.purge()  # a flush() that has called back would not end before all is settled
+        while frame and frame.f_code is not self._report_code:
             frame = frame.f_back
-        if frame:
-            _thread.interrupt_main(number)  # come back a moment later
-        else:
-            self._interrupt_before(number, None)
+        self._interrupted = frame is not None  # the report raises it
+        if not self._interrupted:
+            raise KeyboardInterrupt
 
     def batches(
         self, messages: Iterable[tuple[bytes, bytes]], size: int, progress: Progress | None
@@ -815,8 +813,10 @@ class _Measurement:
                 waited(message.latency())
             else:
                 self._failed(timing, error, message)
+            if self._interrupted:
+                raise KeyboardInterrupt
 
-        self._callbacks.add(report.__code__)
+        self._report_code = report.__code__
         return report
 
     def refused(self, refusal: Exception, key: bytes, value: bytes, report: Callable) -> None:
@@ -841,7 +841,7 @@ class _Measurement:
             raise _GaveUp
 
     def __exit__(self, _kind, error, _traceback) -> bool:
-        self._ending = True
+        self._ending, self._interrupted = True, False
         fatal = any(isinstance(each, KafkaException) for each in (error, error and error.__cause__))  # as in __enter__
         try:
             if isinstance(error, KeyboardInterrupt):
@@ -850,8 +850,8 @@ class _Measurement:
                 self.result.stopped = self.result.stopped or ("the client gave up" if fatal else type(error).__name__)
             self._settle(given_up=error is not None)
         finally:
-            if self._interrupt_before:
-                signal.signal(signal.SIGINT, self._interrupt_before)
+            if signal.getsignal(signal.SIGINT) == self._interrupt:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
         return fatal or isinstance(error, (KeyboardInterrupt, _GaveUp))
 
     def _settle(self, given_up: bool) -> None:

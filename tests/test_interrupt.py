@@ -1,0 +1,325 @@
+"""The stop button, and a process that dies: it ends within two seconds, and what was measured is there."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from brokers import freeze, new_topic, thaw
+
+import kafka_helpers
+from kafka_helpers import (
+    INTERRUPTED,
+    Results,
+    RunInterrupted,
+    end_offsets,
+    ensure_topic,
+    load_results,
+    make_messages,
+    produce_async,
+    produce_sync,
+    read_back,
+)
+from local_kafka import LocalKafka
+
+ROOT = Path(__file__).resolve().parent.parent
+both = pytest.mark.parametrize("produce", [produce_async, produce_sync], ids=["async", "sync"])
+
+
+class StopButton:
+    """Sends this process a real SIGINT after some seconds, and measures how long it then goes on."""
+
+    def __init__(self, after_s: float):
+        self.after_s, self.pressed = after_s, 0.0
+
+    def press(self) -> None:
+        self.pressed = time.monotonic()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def __enter__(self) -> "StopButton":
+        self._timer = threading.Timer(self.after_s, self.press)
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_exc_info) -> None:
+        seconds = time.monotonic() - self.pressed
+        self._timer.cancel()
+        assert self.pressed, "it ended before the button was pressed"
+        print(f"\nended {seconds:.2f} s after the button was pressed")
+        assert seconds < 2
+
+
+@pytest.fixture
+def frozen(kafka: LocalKafka) -> Iterator[Callable[[], None]]:
+    """A function that freezes the broker; it goes on when the test ends."""
+    try:
+        yield lambda: freeze(kafka)
+    finally:
+        thaw(kafka)
+
+
+def check(run: kafka_helpers.ProducerRun, messages: list, config: dict[str, str], topic: str, run_id: str) -> None:
+    """An interrupted run accounts for every message that it had handed over."""
+    assert run.stopped == INTERRUPTED and not run.complete
+    assert run.submitted == run.acknowledged + run.failed
+    assert run.failed == len(run.undelivered) == sum(run.errors.values())
+    sent, undelivered = {run_id: messages[: run.submitted]}, {run_id: run.undelivered}
+    (row,) = read_back(config, topic, sent, undelivered=undelivered).to_dict("records")
+    print(f"{run}; {run.errors}; {row}")
+    assert row["missing"] == row["duplicated"] == row["damaged"] == 0 and row["expected"] == run.acknowledged
+
+
+# --- Every phase -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", ["ensure_topic", "produce_async", "produce_sync", "end_offsets", "read_back"])
+def test_while_connecting(kafka: LocalKafka, phase: str) -> None:
+    """To a port that says nothing."""
+    action = {
+        "ensure_topic": lambda: ensure_topic(config, "any"),
+        "produce_async": lambda: produce_async(config, "any", []),
+        "produce_sync": lambda: produce_sync(config, "any", []),
+        "end_offsets": lambda: end_offsets(config, "any"),
+        "read_back": lambda: read_back(config, "any", {}),
+    }[phase]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        config = {**kafka.config, "bootstrap.servers": f"127.0.0.1:{server.getsockname()[1]}"}
+        with StopButton(0.7), pytest.raises(KeyboardInterrupt):
+            action()
+
+
+@both
+def test_while_warming_up(kafka: LocalKafka, topic: str, produce: Callable, frozen: Callable) -> None:
+    """The connection is up, and then the cluster stops to answer."""
+    with StopButton(1.5), pytest.raises(KeyboardInterrupt):
+        threading.Timer(0.25, frozen).start()
+        while True:
+            produce(kafka.config, topic, [])
+
+
+@both
+def test_while_producing(kafka: LocalKafka, topic: str, produce: Callable) -> None:
+    run_id = uuid.uuid4().hex
+    messages = make_messages(run_id, 100_000)
+    pressed: list[StopButton] = []
+
+    def progress(_count: int) -> None:
+        if not pressed:
+            pressed.append(StopButton(0.05).__enter__())
+
+    run = produce(kafka.config, topic, messages, progress=progress)
+    pressed[0].__exit__()
+    check(run, messages, kafka.config, topic, run_id)
+    assert run.submitted < len(messages)
+
+
+@both
+def test_while_waiting(kafka: LocalKafka, produce: Callable, frozen: Callable) -> None:
+    """For the acknowledgement of one message (sync), or of all (async), from a broker that is frozen."""
+    run_id, topic = uuid.uuid4().hex, new_topic(kafka.config)
+    messages = make_messages(run_id, 5_000)
+    pressed: list[StopButton] = []
+
+    def progress(_count: int) -> None:
+        if not pressed:
+            frozen()
+            pressed.append(StopButton(1).__enter__())
+
+    run = produce(kafka.config, topic, messages, progress=progress)
+    pressed[0].__exit__()
+    thaw(kafka)
+    check(run, messages, kafka.config, topic, run_id)
+    assert run.failed and set(run.errors) <= {"_PURGE_QUEUE", "_PURGE_INFLIGHT"}
+
+
+def test_with_a_full_queue(kafka: LocalKafka, topic: str, frozen: Callable) -> None:
+    run_id = uuid.uuid4().hex
+    messages = make_messages(run_id, 150_000)
+    pressed: list[StopButton] = []
+
+    def progress(_count: int) -> None:
+        if not pressed:
+            frozen()
+            pressed.append(StopButton(3).__enter__())
+
+    run = produce_async(kafka.config, topic, messages, progress=progress)
+    pressed[0].__exit__()
+    thaw(kafka)
+    assert run.queue_full and run.submitted >= 100_000
+    check(run, messages, kafka.config, topic, run_id)
+
+
+def test_many_times_at_any_moment(kafka: LocalKafka, topic: str) -> None:
+    """The signal is most often noticed when the client calls back; that message must not be lost from the counts."""
+    start = end_offsets(kafka.config, topic)
+    for attempt in range(20):
+        messages = make_messages("often", 10_000)
+        pressed: list[StopButton] = []
+
+        def progress(_count: int, pressed: list = pressed, attempt: int = attempt) -> None:
+            if not pressed:
+                pressed.append(StopButton(0.005 + attempt * 0.0017).__enter__())
+
+        produce = produce_sync if attempt % 4 else produce_async
+        run = produce(kafka.config, topic, messages, batch_size=10, progress=progress)
+        pressed[0].__exit__()
+        end = end_offsets(kafka.config, topic)
+        there = sum(end[partition] - start[partition] - 1 for partition in end)  # but for the warm-up's message
+        print(f"{run}; {run.errors}; {there} in the topic")
+        assert run.acknowledged <= there <= run.submitted
+        start = end
+
+
+@both
+def test_while_the_last_statistics_are_awaited(kafka: LocalKafka, topic: str, produce: Callable) -> None:
+    """All is acknowledged already: the run is there, and marked as interrupted."""
+    messages = make_messages("late", 10)
+    pressed: list[StopButton] = []
+    run = produce(
+        kafka.config,
+        topic,
+        messages,
+        batch_size=10,
+        progress=lambda _: pressed.append(StopButton(0.05).__enter__()),
+    )
+    pressed[0].__exit__()
+    assert run.acknowledged == 10 and run.stopped == INTERRUPTED
+
+
+def test_while_reading_back(kafka: LocalKafka, topic: str, frozen: Callable) -> None:
+    messages = make_messages("read", 100_000)
+    produce_async(kafka.config, topic, messages)
+    sent = {"read": messages}
+    with StopButton(0.4), pytest.raises(KeyboardInterrupt):
+        while True:
+            read_back(kafka.config, topic, sent)
+    threading.Timer(0.3, frozen).start()
+    with StopButton(2.5), pytest.raises(KeyboardInterrupt):
+        while True:
+            read_back(kafka.config, topic, sent)
+    with StopButton(1), pytest.raises(KeyboardInterrupt):
+        end_offsets(kafka.config, topic)
+
+
+def test_handler_is_as_before(kafka: LocalKafka, topic: str) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    produce_sync(kafka.config, topic, make_messages("a", 5), batch_size=5)
+    assert signal.getsignal(signal.SIGINT) is before
+    in_thread = threading.Thread(target=produce_sync, args=(kafka.config, topic, []))  # may not touch signals
+    in_thread.start()
+    in_thread.join()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+# --- What was measured is kept ---------------------------------------------------------------------------------------
+
+
+def test_interrupted_run_is_saved_and_can_be_drawn(kafka: LocalKafka, topic: str, tmp_path: Path) -> None:
+    results = Results(tmp_path / "saved", {"name": "interrupted"})
+    results.add_run(produce_sync(kafka.config, topic, make_messages("whole", 500)))
+    messages = make_messages("stopped", 100_000)
+    with StopButton(3):
+        stopped = produce_sync(kafka.config, topic, messages)
+    with pytest.raises(RunInterrupted, match=r"Interrupted after .* messages of run 2. What was measured is in"):
+        results.add_run(stopped)
+    loaded = load_results(tmp_path / "saved")
+    assert [run.complete for run in loaded.runs] == [True, False]
+    assert loaded.runs[1].acknowledged == stopped.acknowledged > 0
+    frame = kafka_helpers.batches_frame(loaded.runs)
+    assert frame[frame.run == 2].acknowledged.sum() == stopped.acknowledged
+    assert (frame.elapsed_s > 0).all() and (frame.delivered_s > 0).all()
+
+
+SAVE_FOR_EVER = """
+import sys
+from pathlib import Path
+from kafka_helpers import BatchTiming, ProducerRun, Results
+results = Results(Path(sys.argv[1]), {"name": "crash"})
+results.save()
+print("ready", flush=True)
+while True:
+    batches = [BatchTiming(500, 0.1, 0.2, 500, 0) for _ in range(2_000)]
+    results.runs = (results.runs + [ProducerRun("sync", batches=batches)])[-6:]
+    results.save()
+"""
+
+
+def test_crash_while_saving_leaves_no_half_file(tmp_path: Path) -> None:
+    """Killed again and again at any moment: what is there can be loaded, or it is said that it was cut short."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for attempt in range(6):
+        folder = tmp_path / str(attempt)
+        with subprocess.Popen(
+            [sys.executable, "-c", SAVE_FOR_EVER, str(folder)], env=environment, stdout=subprocess.PIPE, text=True
+        ) as saving:
+            saving.stdout.readline()
+            time.sleep(0.2 + 0.037 * attempt)
+            saving.kill()
+        content = json.loads((folder / "results.json").read_bytes())  # whole, always
+        assert content["environment"] == {"name": "crash"}
+        runs = load_results(folder).runs
+        assert len(runs) == len(content["runs"])
+
+
+# --- The local Kafka -------------------------------------------------------------------------------------------------
+
+HOLD_KAFKA = """
+import json, sys, time
+from local_kafka import LocalKafka
+kafka = LocalKafka()
+if sys.argv[1] == "starting":
+    inner = kafka._wait_until_ready
+    def tell():
+        print(json.dumps([str(kafka.folder), [p.pid for p in kafka.processes]]), flush=True)
+        inner()
+    kafka._wait_until_ready = tell
+with kafka:
+    if sys.argv[1] == "running":
+        print(json.dumps([str(kafka.folder), [p.pid for p in kafka.processes]]), flush=True)
+    time.sleep(60)
+"""
+
+
+def gone(folder: str, numbers: list[int], within_s: float = 15) -> float:
+    began = time.monotonic()
+    while Path(folder).exists() or any(map(psutil.pid_exists, numbers)) or named(folder):
+        assert time.monotonic() - began < within_s, (Path(folder).exists(), named(folder))
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def named(folder: str) -> list[int]:
+    """Processes that name the folder in their command line: brokers, tools and the guard."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(folder in word for word in process.info["cmdline"] or ()):
+            found.append(process.pid)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+@pytest.mark.parametrize("when", ["starting", "running"])
+def test_local_kafka_leaves_nothing_behind(number: signal.Signals, when: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD_KAFKA, when],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as holder:
+        folder, numbers = json.loads(holder.stdout.readline())
+        assert Path(folder).exists() and all(map(psutil.pid_exists, numbers))
+        holder.send_signal(number)
+        began = time.monotonic()
+        holder.wait(timeout=15)
+        ended = time.monotonic() - began
+        print(f"\nprocess ended after {ended:.2f} s, nothing was left {gone(folder, numbers):.2f} s later")
