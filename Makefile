@@ -21,6 +21,11 @@ test: .venv/test lint  ## check everything but the longest faults, against a rea
 test-all: .venv/test lint  ## check everything
 	$(BIN)/python -m pytest tests
 
+bench: .venv/bench  ## compare the producers with other clients and tools (some 12 minutes)
+	$(BIN)/python benchmarks/producers.py
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/startup.py
+
 lint: .venv/test  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,4 +47,8 @@ clean:  ## remove what the other targets made
 	$(BIN)/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
 
-.PHONY: help run lab test test-all lint clean
+.venv/bench: benchmarks/requirements.txt .venv/run | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch $@
+
+.PHONY: help run lab test test-all bench lint clean
