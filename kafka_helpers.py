@@ -781,8 +781,8 @@ class _Measurement:
         self.producer.purge()  # a flush() that has called back would not end before all is settled
         while frame and frame.f_code is not self._report_code:
             frame = frame.f_back
-        self._interrupted = frame is not None  # the report raises it
-        if not self._interrupted:
+        self._interrupted = True  # for the report to raise; any one, should Python ignore it here (as in a destructor)
+        if frame is None:
             raise KeyboardInterrupt
 
     def batches(

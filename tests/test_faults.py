@@ -157,12 +157,12 @@ def test_broker_frozen_for_good(victim: LocalKafka, produce: Callable) -> None:
     """What was under way may arrive all the same, once the broker goes on: that isn't known, so it counts as failed."""
     topic = new_topic(victim.config)
     try:
-        outcome = produce_with(lambda: freeze(victim), produce, victim.config, topic, delivery_timeout_s=8)
+        outcome = produce_with(lambda: freeze(victim), produce, victim.config, topic, delivery_timeout_s=5)
     finally:
         thaw(victim)
     check(outcome, victim.config, topic)
-    assert 7 < outcome.seconds < 8 + 5
-    assert outcome.run.failed and outcome.run.stopped == "no acknowledgement within 8 s"
+    assert 4 < outcome.seconds < 5 + 5
+    assert outcome.run.failed and outcome.run.stopped == "no acknowledgement within 5 s"
     assert "is incomplete" in incomplete([outcome.run])[0]
 
 

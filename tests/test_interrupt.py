@@ -141,6 +141,7 @@ def test_while_waiting(kafka: LocalKafka, produce: Callable, frozen: Callable) -
     assert run.failed and set(run.errors) <= {"_PURGE_QUEUE", "_PURGE_INFLIGHT"}
 
 
+@pytest.mark.long
 def test_with_a_full_queue(kafka: LocalKafka, topic: str, frozen: Callable) -> None:
     run_id = uuid.uuid4().hex
     messages = make_messages(run_id, 150_000)
@@ -161,13 +162,13 @@ def test_with_a_full_queue(kafka: LocalKafka, topic: str, frozen: Callable) -> N
 def test_many_times_at_any_moment(kafka: LocalKafka, topic: str) -> None:
     """The signal is most often noticed when the client calls back; that message must not be lost from the counts."""
     start = end_offsets(kafka.config, topic)
-    for attempt in range(20):
+    for attempt in range(12):
         messages = make_messages("often", 10_000)
         pressed: list[StopButton] = []
 
         def progress(_count: int, pressed: list = pressed, attempt: int = attempt) -> None:
             if not pressed:
-                pressed.append(StopButton(0.005 + attempt * 0.0017).__enter__())
+                pressed.append(StopButton(0.005 + attempt * 0.0028).__enter__())
 
         produce = produce_sync if attempt % 4 else produce_async
         run = produce(kafka.config, topic, messages, batch_size=10, progress=progress)
@@ -256,7 +257,7 @@ while True:
 def test_crash_while_saving_leaves_no_half_file(tmp_path: Path) -> None:
     """Killed again and again at any moment: what is there can be loaded, or it is said that it was cut short."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    for attempt in range(6):
+    for attempt in range(4):
         folder = tmp_path / str(attempt)
         with subprocess.Popen(
             [sys.executable, "-c", SAVE_FOR_EVER, str(folder)], env=environment, stdout=subprocess.PIPE, text=True
@@ -306,9 +307,16 @@ def named(folder: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
-@pytest.mark.parametrize("when", ["starting", "running"])
-def test_local_kafka_leaves_nothing_behind(number: signal.Signals, when: str) -> None:
+@pytest.mark.parametrize(
+    ("when", "number"),
+    [
+        ("running", signal.SIGKILL),
+        ("starting", signal.SIGINT),
+        pytest.param("running", signal.SIGINT, marks=pytest.mark.long),
+        pytest.param("starting", signal.SIGKILL, marks=pytest.mark.long),
+    ],
+)
+def test_local_kafka_leaves_nothing_behind(when: str, number: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD_KAFKA, when],
         cwd=ROOT,
