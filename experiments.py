@@ -21,6 +21,7 @@ from local_kafka import quiet_logger, simulated_cluster
 ROUND_TRIPS_MS = (0, 1, 2, 5, 10, 20, 50)
 WAITS = (1, 2, 5, 10, 50, 100, 500, 2_000, 10_000)
 LOCAL_WAITS, SIMULATED_WAITS = 1_500, 40  # a run of wait_every waits so often, or has num_messages messages
+LINGERS_MS, LINGER_MESSAGES = (0, 5, 100), 100
 # For each part its question, and how many round trips it takes on the given cluster, from the messages of a run.
 PARTS = {
     "same": ("the same producer twice", lambda messages: 12 * messages // 10),
@@ -28,6 +29,7 @@ PARTS = {
     "between": ("waiting after every k", lambda messages: 3 * sum(min(LOCAL_WAITS, messages // k) for k in WAITS)),
     "ways": ("other ways to be asynchronous", lambda messages: 100),
     "serializing": ("what serializing costs", lambda messages: 0),
+    "linger": ("whether linger.ms slows a flush", lambda messages: 3 * len(LINGERS_MS) * LINGER_MESSAGES),
 }
 COSTLY_S = 60.0
 
@@ -190,6 +192,22 @@ def serializing(num_messages: int, *, repeats: int = 7) -> pd.DataFrame:
         }
         for way, encode in ways.items()
     )
+
+
+def linger(config: Mapping[str, str], topic: str) -> pd.DataFrame:
+    """Does ``linger.ms``, the time a message may wait for company, slow a producer that flushes after each message?
+
+    Returns:
+        Columns ``linger_ms``, ``round``, ``messages`` (acknowledged ones), ``elapsed_s``.
+    """
+    rows = []
+    for number in range(3):
+        for linger_ms in LINGERS_MS[:: 1 if number % 2 == 0 else -1]:
+            messages = kh.make_messages("linger", LINGER_MESSAGES)
+            run = kh.produce_sync({**config, "linger.ms": str(linger_ms)}, topic, messages)
+            rows.append({"linger_ms": linger_ms, "round": number})
+            rows[-1] |= {"messages": run.acknowledged, "elapsed_s": run.elapsed_s}
+    return pd.DataFrame(rows)
 
 
 def _standard_json(event: kh.RideEvent) -> bytes:

@@ -51,11 +51,18 @@ def test_serializing():
     assert (table["microseconds"] > 0).all()
 
 
+def test_linger_does_not_slow_a_flush(kafka, topic):
+    table = experiments.linger(kafka.config, topic)
+    assert set(table["messages"]) == {experiments.LINGER_MESSAGES}
+    # If each flush waited for linger.ms, 100 messages would take 10 s.
+    assert table[table["linger_ms"] == 100]["elapsed_s"].median() < 5
+
+
 @pytest.mark.parametrize(
     ("wanted", "configured", "round_trip_ms", "chosen", "said"),
     [
         (None, False, 40, set(experiments.PARTS), 0),
-        (None, True, 40, {"law", "ways", "serializing"}, 2),
+        (None, True, 40, {"law", "ways", "serializing", "linger"}, 2),
         (None, True, 0.3, set(experiments.PARTS), 0),
         ({"between"}, True, 40, {"between"}, 0),
         (set(), False, 40, set(), 0),
