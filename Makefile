@@ -9,7 +9,8 @@ help:  ## list the targets
 run: .venv/run  ## measure: execute the notebook from top to bottom, in place (under 4 minutes)
 	@echo "Executing $(NOTEBOOK). It is replaced only if every cell succeeds."
 	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN \
-		--ExecutePreprocessor.record_timing=False $(NOTEBOOK)
+		--ExecutePreprocessor.record_timing=False --KernelManager.transport=ipc $(NOTEBOOK) 2> .venv/log \
+		|| { sed '1,/CellExecutionError/d' .venv/log | grep . || cat .venv/log; exit 1; }
 	@echo "Done. Open it with: make lab"
 
 lab: .venv/run  ## open the notebook in JupyterLab
