@@ -284,6 +284,7 @@ def test_no_right_to_write(special: SpecialKafka, produce: Callable) -> None:
     assert said.startswith(f"The topic {topic} can't be written to: this API key lacks the right")
 
 
+@pytest.mark.long
 def test_no_right_to_read(special: SpecialKafka) -> None:
     topic = new_topic(special.config)
     produce_async(special.config, topic, make_messages("a", 10), batch_size=10)
