@@ -159,6 +159,7 @@ def test_with_a_full_queue(kafka: LocalKafka, topic: str, frozen: Callable) -> N
     check(run, messages, kafka.config, topic, run_id)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may hit a destructor, and be late
 def test_many_times_at_any_moment(kafka: LocalKafka, topic: str) -> None:
     """The signal is most often noticed when the client calls back; that message must not be lost from the counts."""
     start = end_offsets(kafka.config, topic)
@@ -249,13 +250,12 @@ results.save()
 print("ready", flush=True)
 while True:
     batches = [BatchTiming(500, 0.1, 0.2, 500, 0) for _ in range(2_000)]
-    results.runs = (results.runs + [ProducerRun("sync", batches=batches)])[-6:]
-    results.save()
+    results.add_run(ProducerRun("sync", batches=batches))
 """
 
 
 def test_crash_while_saving_leaves_no_half_file(tmp_path: Path) -> None:
-    """Killed again and again at any moment: what is there can be loaded, or it is said that it was cut short."""
+    """Killed again and again while it saves run after run: what is there can be loaded."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for attempt in range(4):
         folder = tmp_path / str(attempt)
