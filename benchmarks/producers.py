@@ -668,7 +668,7 @@ def draw(rows: list[Row], environment: dict) -> None:
     axes.set_yticks(range(len(by_round)), reversed(by_round))
     for label in axes.get_yticklabels():
         label.set_color("#0072B2" if label.get_text() in OURS else "#D55E00")
-    axes.set_xlabel(f"messages a second ({payload} each, acks=all, SASL_SSL; every round a point, the median a line)")
+    axes.set_xlabel(f"messages a second ({payload} each); every round a point, the median a line")
     middle = {name: statistics.median(each.values()) for name, each in by_round.items()}
     others = [name for name in ("AIOProducer", "aiokafka", "kafka-python") if name in middle]
     best = max(others, key=middle.get, default=None)
@@ -676,7 +676,7 @@ def draw(rows: list[Row], environment: dict) -> None:
     title += f",\n{middle[REFERENCE] / middle[best]:.1f} times {best}, the next Python client" if best else ""
     if "rdkafka_performance" in middle:
         title += f", and {middle[REFERENCE] / middle['rdkafka_performance']:.2f} times the C tool"
-    axes.set_title(title, loc="left")
+    figure.suptitle(title, x=0.01, ha="left")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(RESULTS / "producers.png", dpi=110, metadata={"Software": None})
     plt.close(figure)
