@@ -6,7 +6,7 @@ NOTEBOOK := assignment1.ipynb
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:\t/' | expand -t 12
 
-run: .venv/run  ## measure: execute the notebook from top to bottom, in place (under 4 minutes)
+run: .venv/run  ## measure: execute the notebook from top to bottom, in place (about 4 minutes)
 	@echo "Executing $(NOTEBOOK). It is replaced only if every cell succeeds."
 	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN \
 		--ExecutePreprocessor.record_timing=False --KernelManager.transport=ipc $(NOTEBOOK) 2> .venv/log \
@@ -22,7 +22,7 @@ test: .venv/test lint  ## check everything but the longest faults, against a rea
 test-all: .venv/test lint  ## check everything
 	$(BIN)/python -m pytest tests
 
-bench: .venv/bench  ## compare the producers with other clients and tools (some 12 minutes)
+bench: .venv/bench  ## compare the producers with other clients and tools (some 20 minutes)
 	$(BIN)/python benchmarks/producers.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/startup.py

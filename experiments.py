@@ -20,11 +20,11 @@ from local_kafka import quiet_logger, simulated_cluster
 
 ROUND_TRIPS_MS = (0, 1, 2, 5, 10, 20, 50)
 WAITS = (1, 2, 5, 10, 50, 100, 500, 2_000, 10_000)
-LOCAL_WAITS, SIMULATED_WAITS = 1_500, 40  # a run of wait_every waits so often, or has num_messages messages
+LOCAL_WAITS, SIMULATED_WAITS = 600, 25  # a run of wait_every waits so often, or has num_messages messages
 LINGERS_MS, LINGER_MESSAGES = (0, 5, 100), 100
 # For each part its question, and how many round trips it takes on the given cluster, from the messages of a run.
 PARTS = {
-    "same": ("the same producer twice", lambda messages: 12 * messages // 10),
+    "same": ("the same producer twice", lambda messages: 12 * messages // 20),
     "law": ("the law of the round trip", lambda messages: 0),
     "between": ("waiting after every k", lambda messages: 3 * sum(min(LOCAL_WAITS, messages // k) for k in WAITS)),
     "ways": ("other ways to be asynchronous", lambda messages: 100),
@@ -71,14 +71,14 @@ def same_twice(config: Mapping[str, str], topic: str, num_messages: int) -> pd.D
     for name in kh.alternating("A", "A again", 6):
         for mode, produce, count in (
             ("async", kh.produce_async, num_messages),
-            ("sync", kh.produce_sync, max(1, num_messages // 10)),
+            ("sync", kh.produce_sync, max(1, num_messages // 20)),
         ):
             run = produce(config, topic, kh.make_messages("same", count))
             rows.append({"mode": mode, "name": name, "messages": run.acknowledged, "elapsed_s": run.elapsed_s})
     return pd.DataFrame(rows)
 
 
-def round_trip_law(num_messages: int, *, repeats: int = 6, seconds: float = 0.6) -> pd.DataFrame:
+def round_trip_law(num_messages: int, *, repeats: int = 6, seconds: float = 0.4) -> pd.DataFrame:
     """How does the time per message depend on the round trip? Measured on simulated clusters.
 
     Each synchronous run sends as many messages as should take about ``seconds``, the asynchronous one all of them.
