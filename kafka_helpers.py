@@ -589,7 +589,7 @@ def produce_sync(
     delivery_timeout_s: float = 120.0,
     wait_every: int = 1,
 ) -> "ProducerRun":
-    """Hand over one message (or ``wait_every``), wait for it, go on."""
+    """Hand over ``wait_every`` messages, wait for them, go on."""
     with _Measurement("sync", config, topic, delivery_timeout_s) as run:
         produce, flush = run.producer.produce, run.producer.flush
         batches = run.batches(messages, batch_size, progress)
