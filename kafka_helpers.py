@@ -1347,18 +1347,22 @@ def finding(results: Results) -> str:
     compared = compare(results.runs)
     a, s, ratio = compared["async"], compared["sync"], compared["ratio"]
     messages = results.runs[0].submitted
-    certain = " (one run of each, so nothing is known of how much this varies)"
+    runs, times = (
+        "one run each",
+        f"{approx(ratio['median'])} times as fast; one run says nothing of how much this varies",
+    )
     if a["runs"] > 1:
-        certain = (
-            f" ({approx(ratio['low'])} to {approx(ratio['high'])} in {a['runs']} pairs of runs, an interval that "
-            f"covers the true median with {ratio['coverage']:.0%} probability)"
+        runs = f"medians of {a['runs']} runs each"
+        times = (
+            f"{approx(ratio['median'])} times as fast ({approx(ratio['low'])} to {approx(ratio['high'])} in the "
+            f"{a['runs']} pairs, a range that covers the true median with {ratio['coverage']:.0%} probability if the "
+            "runs are independent)"
         )
     return (
-        f"**The asynchronous producer is faster, {approx(ratio['median'])} times{certain}.** It delivered "
-        f"{messages:,} messages in {approx(a['total_s'])} s, {approx(a['rate'])} a second; the synchronous one took "
-        f"{approx(s['total_s'])} s, {approx(s['rate'])} a second. The reason is the wait: the synchronous producer "
-        "spends a round trip on each message, the asynchronous one sends hundreds of messages in a request and does "
-        "not stop for the answer."
+        f"**The asynchronous producer is faster: it delivered {messages:,} messages in {approx(a['total_s'])} s, the "
+        f"synchronous one in {approx(s['total_s'])} s ({runs}).** Compared run beside run it was {times}. The reason "
+        "is the wait: the synchronous producer spends a round trip on each message, the asynchronous one sends many "
+        "messages in a request and does not stop for the answer."
     )
 
 
