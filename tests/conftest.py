@@ -1,5 +1,6 @@
 """What the tests share: real Kafka brokers, started once for the whole run, and a fresh topic for each test."""
 
+import signal
 import sys
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from local_kafka import LocalKafka
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that runs the tests in the background has them ignore interrupts; some of them are about interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "long: takes more than some 20 s; `make test` leaves it out, `make test-all` not"
     )
