@@ -656,7 +656,7 @@ class ProducerRun:
     """One producer sending all messages once.
 
     Attributes:
-        mode: ``async`` or ``sync``.
+        mode: ``async``, ``sync`` or, from :func:`produce_batches`, ``async, lists``.
         batches: one :class:`BatchTiming` a batch, in order.
         elapsed_s: from the first ``produce()`` to the last acknowledgement (or report of failure).
         errors: why messages failed, with how many for each reason.
