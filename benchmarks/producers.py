@@ -21,9 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -197,23 +198,12 @@ def usual_async(config, load):
     return taken
 
 
-def unreported_async(config, load):
-    """The loop without a delivery report: nobody would notice a failure. What reports cost, no way to work."""
-    producer = _bare_producer(config, load.topic)
-    produce, poll, topic = producer.produce, producer.poll, load.topic
-    messages = iter(load.messages)
-    clock = Clock()
-    while batch := list(itertools.islice(messages, BATCH)):
-        for key, value in batch:
-            while True:
-                try:
-                    produce(topic, value, key)
-                    break
-                except BufferError:
-                    poll(0.1)
-        poll(0)
-    producer.flush()
-    return clock.stop(PARTITIONS)
+def failures_only(config, load):
+    """The loop of produce_async with `delivery.report.only.error`: failures are reported, successes are not.
+
+    After flush() each message that wasn't reported has been acknowledged, but when is not known.
+    """
+    return bare_async({**config, "delivery.report.only.error": True}, load)
 
 
 def bare_batches(config, load):
@@ -470,7 +460,9 @@ CONTESTANTS = [
     Contestant("produce_batches", produce_batches, what="this project's, lists of 500 by `produce_batch`"),
     Contestant("produce_batch, unmeasured", bare_batches, what="lists of 500; its report only notices failures"),
     Contestant("the usual loop", usual_async, what="as in the client's examples: arguments by name, `poll(0)` each"),
-    Contestant("no delivery reports", unreported_async, what="nobody would notice a failure"),
+    Contestant(
+        "failures only", failures_only, what="unmeasured, `delivery.report.only.error`: successes aren't reported"
+    ),
     Contestant("AIOProducer", aio_producer, 0.1, what="confluent-kafka's client for asyncio"),
     Contestant("aiokafka", aiokafka_client, 0.2, "aiokafka", what="pure Python client for asyncio"),
     Contestant("kafka-python", kafka_python, 0.05, "kafka", what="pure Python client, with threads"),
@@ -493,14 +485,23 @@ def missing(contestant: Contestant) -> str:
 
 
 def payloads(count: int) -> Iterator[tuple[str, Messages]]:
-    """The two kinds of messages: 100 bytes without a key, and the schema's events with theirs."""
+    """The two kinds of messages; without keys, since the tools that are programs of their own can't vary them."""
     yield "100 bytes", [(None, b"%0100d" % number) for number in range(count)]
     events = kh.make_messages("bench", min(count, 100_000))
-    yield "schema", [events[number % len(events)] for number in range(count)]
+    yield "schema", scaled([(None, value) for _, value in events], count)
 
 
 def scaled(messages: Messages, count: int) -> Messages:
     return messages[:count] if count <= len(messages) else (messages * (count // len(messages) + 1))[:count]
+
+
+# What measuring costs is a small difference: it takes more rounds than the field, of two contestants alone, each with
+# as many messages as take a second or less. These are the notebook's messages, with their keys.
+PAIRS_PAYLOAD = "schema with keys"
+PAIRS = [
+    (200_000, REFERENCE, "produce_async's loop, unmeasured"),
+    (3_000, "produce_sync", "produce + flush, unmeasured"),
+]
 
 
 def measure(config, contestant: Contestant, load: Load) -> Taken:
@@ -530,35 +531,46 @@ class Row:
     cpu_s: float
 
 
-def compete(kafka: LocalKafka, contestants: list[Contestant], rounds: int, count: int) -> Iterator[Row]:
+def compete(
+    kafka: LocalKafka, contestants: list[Contestant], rounds: int, payload: str, messages: Messages
+) -> Iterator[Row]:
     """Every contestant once a round, forward in odd rounds and backward in even ones; a fresh topic each round."""
     admin = AdminClient({**kafka.config, "logger": quiet_logger()})
     with tempfile.TemporaryDirectory(dir=kafka.folder) as folder:
-        for payload, messages in payloads(count):
-            for number in range(rounds + 1):  # round 0 isn't counted: Kafka's Java has to be compiled first
-                topic = f"bench-{payload.split()[0]}-{number}"
-                kh.ensure_topic(kafka.config, topic, partitions=PARTITIONS)
-                order = contestants if number % 2 else contestants[::-1]
-                for position, each in enumerate(order, start=1):
-                    share = each.share if number else min(each.share, 0.3)
-                    load = Load(payload, topic, scaled(messages, max(1, int(count * share))), Path(folder))
-                    taken = measure(kafka.config, each, load)
-                    row = Row(payload, number, position, each.name, len(load.messages), taken.seconds, taken.cpu_s)
-                    if number:
-                        yield row
-                    if number and each.send is rdkafka_performance:
-                        row = Row(**{**asdict(row), "contestant": CONNECTED})
-                        load.messages = messages
-                        row.seconds -= connecting_s(kafka.config, load)
-                        yield row
-                admin.delete_topics([topic], operation_timeout=30)[topic].result()
+        for number in range(rounds + 1):  # round 0 isn't counted: Kafka's Java has to be compiled first
+            topic = f"bench-{uuid.uuid4()}"
+            kh.ensure_topic(kafka.config, topic, partitions=PARTITIONS)
+            order = contestants if number % 2 else contestants[::-1]
+            for position, each in enumerate(order, start=1):
+                share = each.share if number else min(each.share, 0.3)
+                load = Load(payload, topic, scaled(messages, max(1, int(len(messages) * share))), Path(folder))
+                taken = measure(kafka.config, each, load)
+                row = Row(payload, number, position, each.name, len(load.messages), taken.seconds, taken.cpu_s)
+                if number:
+                    yield row
+                if number and each.send is rdkafka_performance:
+                    connecting = connecting_s(kafka.config, load)
+                    yield replace(row, contestant=CONNECTED, seconds=row.seconds - connecting)
+            admin.delete_topics([topic], operation_timeout=30)[topic].result()
+
+
+def compete_in_pairs(kafka: LocalKafka, contestants: list[Contestant], rounds: int) -> Iterator[Row]:
+    """The PAIRS among the contestants."""
+    for count, *names in PAIRS:
+        pair = [replace(each, share=1.0) for each in contestants if each.name in names]
+        if len(pair) == len(names):
+            yield from compete(kafka, pair, rounds, PAIRS_PAYLOAD, kh.make_messages("bench", count))
 
 
 # --- Report ----------------------------------------------------------------------------------------------------------
 
 
 def save(rows: list[Row], environment: dict) -> None:
+    """Into ``results/``; what is there becomes the run before."""
     RESULTS.mkdir(exist_ok=True)
+    for name in ("producers.csv", "producers.json"):
+        if (RESULTS / name).exists():
+            (RESULTS / name).replace(RESULTS / f"before-{name}")
     with open(RESULTS / "producers.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(Row.__annotations__), lineterminator="\n")
         writer.writeheader()
@@ -567,8 +579,11 @@ def save(rows: list[Row], environment: dict) -> None:
     (RESULTS / "producers.json").write_text(json.dumps(environment, indent=1) + "\n")
 
 
-def load_rows() -> list[Row]:
-    with open(RESULTS / "producers.csv", newline="") as file:
+def load_rows(name: str = "producers.csv") -> list[Row]:
+    """The saved rows; ``before-producers.csv`` has those of the run before, if there was one."""
+    if not (RESULTS / name).exists():
+        return []
+    with open(RESULTS / name, newline="") as file:
         return [
             Row(**{key: kind(row[key]) for key, kind in Row.__annotations__.items()}) for row in csv.DictReader(file)
         ]
@@ -586,7 +601,7 @@ def rates(rows: list[Row], payload: str) -> dict[str, dict[int, float]]:
 def table(rows: list[Row]) -> str:
     """The results as Markdown, one table a payload; medians with the smallest and the largest value."""
     parts = []
-    for payload in dict.fromkeys(row.payload for row in rows):
+    for payload in dict.fromkeys(row.payload for row in rows if row.payload != PAIRS_PAYLOAD):
         by_round = rates(rows, payload)
         lines = [
             f"**Payload: {payload}**\n",
@@ -627,23 +642,37 @@ TARGETS = [
 ]
 
 
-def targets(rows: list[Row]) -> str:
-    """The ratios that were asked for, as Markdown."""
+def targets(rows: list[Row], before: list[Row]) -> str:
+    """The ratios that were asked for, as Markdown, with those of the run before; PAIRS with an interval (95 %)."""
     lines = [
-        "| what | payload | wanted | median | round by round | reached |",
-        "|---|---|---|---|---|---|",
+        "| what | payload | wanted | median | round by round | the run before | reached |",
+        "|---|---|---|---|---|---|---|",
     ]
     for what, of, to, wanted in TARGETS:
         for payload in dict.fromkeys(row.payload for row in rows):
-            by_round = rates(rows, payload)
-            if not {of, to} <= by_round.keys():
+            ratios, earlier = _ratios(rows, payload, of, to), _ratios(before, payload, of, to)
+            in_pairs = (of, to) in [tuple(names) for _, *names in PAIRS]
+            if not ratios or in_pairs != (payload == PAIRS_PAYLOAD):
                 continue
-            ratios = [by_round[of][number] / by_round[to][number] for number in sorted(by_round[of])]
+            listed = _interval(ratios) if in_pairs else ", ".join(f"{ratio:.2f}" for ratio in ratios)
+            known = f"{statistics.median(earlier):.2f}" if earlier else ""
+            known += f", {_interval(earlier)}" if earlier and in_pairs else ""
             middle = statistics.median(ratios)
-            listed = ", ".join(f"{ratio:.2f}" for ratio in ratios)
             verdict = "yes" if middle >= wanted else "no"
-            lines.append(f"| {what} | {payload} | {wanted:.2f} | **{middle:.2f}** | {listed} | {verdict} |")
+            lines.append(f"| {what} | {payload} | {wanted:.2f} | **{middle:.2f}** | {listed} | {known} | {verdict} |")
     return "\n".join(lines)
+
+
+def _ratios(rows: list[Row], payload: str, of: str, to: str) -> list[float]:
+    by_round = rates(rows, payload)
+    if not {of, to} <= by_round.keys():
+        return []
+    return [by_round[of][number] / by_round[to][number] for number in sorted(by_round[of])]
+
+
+def _interval(ratios: list[float]) -> str:
+    _, low, high, _ = kh.median_interval(ratios)
+    return f"{low:.2f} to {high:.2f} ({len(ratios)} rounds)"
 
 
 def draw(rows: list[Row], environment: dict) -> None:
@@ -694,9 +723,10 @@ def into_readme(name: str, text: str) -> None:
 
 def report(rows: list[Row], environment: dict) -> None:
     text = f"{_measured(environment)}\n\n{table(rows)}"
-    print(f"\n{text}\n\n{targets(rows)}")
+    wanted = targets(rows, load_rows("before-producers.csv"))
+    print(f"\n{text}\n\n{wanted}")
     into_readme("table", text)
-    into_readme("targets", targets(rows))
+    into_readme("targets", wanted)
     draw(rows, environment)
 
 
@@ -732,6 +762,7 @@ def load_average() -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default: %(default)s)")
+    parser.add_argument("--pair-rounds", type=int, default=30, help="for the instrument's cost (default: %(default)s)")
     parser.add_argument("--messages", type=int, default=1_000_000, help="of a fast contestant (default: %(default)s)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these contestants alone; saves nothing")
     parser.add_argument("--report", action="store_true", help="measure nothing, report the saved results again")
@@ -746,11 +777,12 @@ def main(arguments: list[str] | None = None) -> None:
     contestants = [each for each in contestants if not missing(each)]
     rows, before, started = [], load_average(), time.monotonic()
     with LocalKafka() as kafka:
-        for row in compete(kafka, contestants, chosen.rounds, chosen.messages):
+        field = (compete(kafka, contestants, chosen.rounds, *each) for each in payloads(chosen.messages))
+        for row in itertools.chain(*field, compete_in_pairs(kafka, contestants, chosen.pair_rounds)):
             rows.append(row)
             done = f"{time.monotonic() - started:4.0f} s  {row.payload}, round {row.round}: {row.contestant}"
             print(f"{done}: {row.messages / row.seconds:,.0f} messages/s", flush=True)
-    record = environment(rounds=chosen.rounds, messages=chosen.messages)
+    record = environment(rounds=chosen.rounds, messages=chosen.messages, pair_rounds=chosen.pair_rounds)
     record |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "load average": f"{before}, {load_average()}"}
     if chosen.only:
         print(table(rows))

