@@ -1241,12 +1241,22 @@ def incomplete(runs: Iterable[ProducerRun]) -> list[str]:
     """A sentence for each run that is not complete, and therefore left out of rates and ratios."""
     return [
         f"Run {number} ({run.mode}) is incomplete: {run.acknowledged:,} messages acknowledged, {run.failed:,} failed"
-        + "".join(f", {count:,} by {reason}" for reason, count in run.errors.items())
+        + _reasons(run.errors)
         + (f"; stopped: {run.stopped}" if run.stopped else "")
         + ". It is shown, but left out of rates and ratios."
         for number, run in enumerate(runs, start=1)
         if not run.complete
     ]
+
+
+def _reasons(errors: Mapping[str, int]) -> str:
+    """Why messages failed, in the client's words; a name that the client doesn't know stays as it is."""
+    codes = {name: getattr(KafkaError, name, None) for name in errors}
+    words = {
+        name: KafkaError(code).str().partition(": ")[2].lower() for name, code in codes.items() if isinstance(code, int)
+    }
+    listed = ", ".join(f"{words.get(name, name)}: {count:,}" for name, count in errors.items())
+    return f" ({listed})" if errors else ""
 
 
 def median_interval(values: Iterable[float]) -> tuple[float, float, float, float]:
