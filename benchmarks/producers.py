@@ -496,12 +496,13 @@ def scaled(messages: Messages, count: int) -> Messages:
 
 
 # What measuring costs is a small difference: it takes more rounds than the field, of two contestants alone, each with
-# as many messages as take a second or less. These are the notebook's messages, with their keys.
-PAIRS_PAYLOAD = "schema with keys"
+# as many messages as take a second or less. "schema with keys" are the notebook's own messages.
 PAIRS = [
-    (200_000, REFERENCE, "produce_async's loop, unmeasured"),
-    (3_000, "produce_sync", "produce + flush, unmeasured"),
+    ("schema with keys", 200_000, REFERENCE, "produce_async's loop, unmeasured"),
+    ("schema with keys", 3_000, "produce_sync", "produce + flush, unmeasured"),
+    ("100 bytes in pairs", 200_000, REFERENCE, "produce_async's loop, unmeasured"),
 ]
+IN_PAIRS = {payload for payload, *_ in PAIRS}
 
 
 def measure(config, contestant: Contestant, load: Load) -> Taken:
@@ -556,10 +557,12 @@ def compete(
 
 def compete_in_pairs(kafka: LocalKafka, contestants: list[Contestant], rounds: int) -> Iterator[Row]:
     """The PAIRS among the contestants."""
-    for count, *names in PAIRS:
+    for payload, count, *names in PAIRS:
         pair = [replace(each, share=1.0) for each in contestants if each.name in names]
+        keyed = payload.endswith("keys")
+        messages = kh.make_messages("bench", count) if keyed else dict(payloads(count))["100 bytes"]
         if len(pair) == len(names):
-            yield from compete(kafka, pair, rounds, PAIRS_PAYLOAD, kh.make_messages("bench", count))
+            yield from compete(kafka, pair, rounds, payload, messages)
 
 
 # --- Report ----------------------------------------------------------------------------------------------------------
@@ -601,7 +604,7 @@ def rates(rows: list[Row], payload: str) -> dict[str, dict[int, float]]:
 def table(rows: list[Row]) -> str:
     """The results as Markdown, one table a payload; medians with the smallest and the largest value."""
     parts = []
-    for payload in dict.fromkeys(row.payload for row in rows if row.payload != PAIRS_PAYLOAD):
+    for payload in dict.fromkeys(row.payload for row in rows if row.payload not in IN_PAIRS):
         by_round = rates(rows, payload)
         lines = [
             f"**Payload: {payload}**\n",
@@ -651,8 +654,8 @@ def targets(rows: list[Row], before: list[Row]) -> str:
     for what, of, to, wanted in TARGETS:
         for payload in dict.fromkeys(row.payload for row in rows):
             ratios, earlier = _ratios(rows, payload, of, to), _ratios(before, payload, of, to)
-            in_pairs = (of, to) in [tuple(names) for _, *names in PAIRS]
-            if not ratios or in_pairs != (payload == PAIRS_PAYLOAD):
+            in_pairs = payload in IN_PAIRS
+            if not ratios or in_pairs != any(names == [of, to] for _, _, *names in PAIRS):
                 continue
             listed = _interval(ratios) if in_pairs else ", ".join(f"{ratio:.2f}" for ratio in ratios)
             known = f"{statistics.median(earlier):.2f}" if earlier else ""

@@ -60,7 +60,7 @@ def test_rounds_alternate_and_are_reported_from_what_is_saved(kafka, saved_in):
     ]
     assert {row.messages for row in rows} == {600}
     record = producers.environment(rounds=2, messages=600) | {"load average": "1"}
-    pairs = [dataclasses.replace(row, payload=producers.PAIRS_PAYLOAD) for row in rows]
+    pairs = [dataclasses.replace(row, payload="schema with keys") for row in rows]
     for speed_up in (1, 2):  # the second run saves beside the first
         faster = [
             dataclasses.replace(row, seconds=row.seconds / speed_up ** (row.contestant == names[0])) for row in pairs
@@ -79,15 +79,16 @@ def test_rounds_alternate_and_are_reported_from_what_is_saved(kafka, saved_in):
 
 
 def test_pairs_take_turns(kafka, monkeypatch):
-    monkeypatch.setattr(producers, "PAIRS", [(300, *names) for _, *names in producers.PAIRS])
+    pairs = [(payload, 300, *names) for payload, _, *names in producers.PAIRS]
+    monkeypatch.setattr(producers, "PAIRS", pairs)
     rows = list(producers.compete_in_pairs(kafka, producers.CONTESTANTS, 2))
-    assert [(row.round, row.position, row.contestant) for row in rows] == [
-        (number, position, name)
-        for _, *names in producers.PAIRS
+    assert [(row.payload, row.round, row.position, row.contestant) for row in rows] == [
+        (payload, number, position, name)
+        for payload, _, *names in pairs
         for number in (1, 2)
         for position, name in enumerate(names if number % 2 else names[::-1], start=1)
     ]
-    assert {(row.payload, row.messages) for row in rows} == {(producers.PAIRS_PAYLOAD, 300)}
+    assert {row.messages for row in rows} == {300}
 
 
 def test_a_start_of_kafka_is_divided_into_its_phases(monkeypatch):
