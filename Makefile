@@ -22,8 +22,9 @@ test: .venv/test lint  ## check everything but the longest faults, against a rea
 test-all: .venv/test lint  ## check everything
 	$(BIN)/python -m pytest tests
 
-bench: .venv/bench  ## compare the producers with other clients and tools (some 20 minutes)
+bench: .venv/bench  ## compare the producers with other clients and tools (some 25 minutes)
 	$(BIN)/python benchmarks/producers.py
+	$(BIN)/python benchmarks/loops.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/startup.py
 

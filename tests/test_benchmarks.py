@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import growth
+import loops
 import producers
 import startup
 
@@ -65,6 +66,7 @@ def test_rounds_alternate_and_are_reported_from_what_is_saved(kafka, saved_in):
         faster = [
             dataclasses.replace(row, seconds=row.seconds / speed_up ** (row.contestant == names[0])) for row in pairs
         ]
+        producers.set_aside()
         producers.save(rows + faster, record)
     saved = producers.load_rows()
     assert [row.contestant for row in saved] == [row.contestant for row in rows + pairs]
@@ -98,6 +100,11 @@ def test_a_start_of_kafka_is_divided_into_its_phases(monkeypatch):
     assert sum(phases) == pytest.approx(starts[0][startup.ALL], rel=0.2)
     text = startup.table(imports, starts)
     assert "| kafka_helpers |" in text and all(what in text for what in startup.PHASES.values())
+
+
+@pytest.mark.parametrize("variant", loops.VARIANTS, ids=lambda each: each.name)
+def test_a_variant_of_the_loop_sends_everything_once(kafka, load, variant):
+    assert producers.measure(kafka.config, variant, load).seconds > 0  # raises if the topic holds more or less
 
 
 def test_growth_measures_a_run_of_its_own(kafka, topic):
