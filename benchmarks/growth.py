@@ -142,6 +142,8 @@ def main() -> None:
     from producers import RESULTS, environment, into_readme  # here, since the measured process needs none of it
 
     file = RESULTS / "growth.csv"
+    if chosen.report and not file.exists():
+        parser.error("nothing is saved yet; run it without --report first")
     if not chosen.report:
         with LocalKafka() as kafka:
             kh.ensure_topic(kafka.config, "warm-up")

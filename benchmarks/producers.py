@@ -13,6 +13,7 @@ import asyncio
 import csv
 import itertools
 import json
+import math
 import re
 import resource
 import shutil
@@ -467,10 +468,14 @@ CONTESTANTS = [
     Contestant("aiokafka", aiokafka_client, 0.2, "aiokafka", what="pure Python client for asyncio"),
     Contestant("kafka-python", kafka_python, 0.05, "kafka", what="pure Python client, with threads"),
     Contestant("perf-test", perf_test, what="kafka-producer-perf-test (Java), as it comes"),
-    Contestant("perf-test, tuned", perf_test_tuned, what="the same, tuned, after a warm-up as long as the run"),
+    Contestant(
+        "perf-test, tuned", perf_test_tuned, what="kafka-producer-perf-test tuned, after a warm-up as long as the run"
+    ),
     Contestant("rdkafka_performance", rdkafka_performance, 2.0, "rdkafka_performance", "C, its own clock"),
     Contestant("produce_sync", produce_sync, 0.003, what="this project's synchronous producer"),
-    Contestant("produce + flush, unmeasured", bare_sync, 0.003, what="the same, nothing measured"),
+    Contestant(
+        "produce + flush, unmeasured", bare_sync, 0.003, what="`produce()` and `flush()` for each, nothing measured"
+    ),
 ]
 CONNECTED = "rdkafka_performance, connected"  # a second reading of the same runs
 WHAT = {each.name: each.what for each in CONTESTANTS} | {CONNECTED: "the same runs less the time of one message"}
@@ -617,12 +622,15 @@ def table(rows: list[Row]) -> str:
         ]
         for name, each in by_round.items():
             cpu = [1e6 * row.cpu_s / row.messages for row in rows if (row.payload, row.contestant) == (payload, name)]
-            found = [rate / by_round[REFERENCE][number] for number, rate in sorted(each.items())]
-            digits = 2 if statistics.median(found) >= 0.1 else 4
-            listed = ", ".join(f"{ratio:.{digits}f}" for ratio in found)
+            found = ratios(rows, payload, name, REFERENCE)
+            digits = 2 if not found or statistics.median(found) >= 0.1 else 4
+            middle = (
+                f"**{statistics.median(found):.{digits}f}** " if found else ""
+            )  # none where produce_async is left out
+            listed = f"({', '.join(f'{ratio:.{digits}f}' for ratio in found)})" if found else ""
             lines.append(
                 f"| {name} | {_range(each.values(), '{:,.0f}')} | {_range(cpu, '{:.2f}')} "
-                f"| **{statistics.median(found):.{digits}f}** ({listed}) | {WHAT.get(name, '')} |"
+                f"| {middle}{listed} | {WHAT.get(name, '')} |"
             )
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
@@ -650,18 +658,22 @@ TARGETS = [
 
 
 def targets(rows: list[Row], before: list[Row]) -> str:
-    """The ratios that were asked for, as Markdown, with those of the run before; PAIRS with an interval (95 %).
+    """The ratios that were asked for, as Markdown, with those of the run before.
+
+    PAIRS have the median of values from two rounds each, and its interval (95 %).
 
     Where what was wanted lies within that interval, it is left open whether it is reached.
     """
     lines = [
-        "| what | payload | wanted | median | round by round | the run before | reached |",
+        f"| what | payload | wanted | median | round by round | the run before{_size_of_before()} | reached |",
         "|---|---|---|---|---|---|---|",
     ]
     for what, of, to, wanted in TARGETS:
         for payload in dict.fromkeys(row.payload for row in rows):
             found, earlier = ratios(rows, payload, of, to), ratios(before, payload, of, to)
             in_pairs = payload in IN_PAIRS
+            if in_pairs:
+                found, earlier = balanced(found), balanced(earlier)
             if not found or in_pairs != any(names == [of, to] for _, _, *names in PAIRS):
                 continue
             listed = interval(found) if in_pairs else ", ".join(f"{ratio:.2f}" for ratio in found)
@@ -674,6 +686,14 @@ def targets(rows: list[Row], before: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def _size_of_before() -> str:
+    file = RESULTS / "before-producers.json"
+    if not file.exists():
+        return ""
+    before = json.loads(file.read_text())
+    return f" ({before['date'][:16].replace('T', ' ')}, {before['rounds']} rounds of {before['messages']:,})"
+
+
 def ratios(rows: list[Row], payload: str, of: str, to: str) -> list[float]:
     """The rates of one contestant divided by those of another, round by round; empty if one didn't take part."""
     by_round = rates(rows, payload)
@@ -682,10 +702,15 @@ def ratios(rows: list[Row], payload: str, of: str, to: str) -> list[float]:
     return [by_round[of][number] / by_round[to][number] for number in sorted(by_round[of])]
 
 
+def balanced(values: list[float]) -> list[float]:
+    """The geometric means of each two rounds, one forward and one backward: the place in the order cancels out."""
+    return [math.sqrt(one * other) for one, other in zip(values[::2], values[1::2], strict=False)]
+
+
 def interval(values: list[float]) -> str:
     """The interval for the median, as text."""
     _, low, high, _ = kh.median_interval(values)
-    return f"{low:.2f} to {high:.2f} ({len(values)} rounds)"
+    return f"{low:.2f} to {high:.2f} ({len(values)} values)"
 
 
 def draw(rows: list[Row], environment: dict) -> None:
@@ -746,10 +771,12 @@ def report(rows: list[Row], environment: dict) -> None:
 
 def _measured(environment: dict) -> str:
     e = environment
+    tool = e.get("rdkafka_performance", "left out")
     return (
         f"Measured on {e['date'][:10]}: {e['rounds']} rounds of {e['messages']:,} messages (slow ones fewer, the "
         f"C tool twice as many); {e['cores']} cores ({e['cpu']}), {e['os']}, Python {e['python']}, confluent-kafka "
-        f"{e['confluent-kafka']}, librdkafka {e['librdkafka']}, Kafka {e['kafka']}; load average {e['load average']} "
+        f"{e['confluent-kafka']}, librdkafka {e['librdkafka']}, Kafka {e['kafka']}, rdkafka_performance {tool}; "
+        f"load average {e['load average']} "
         "before and after. Median (smallest to largest)."
     )
 
@@ -778,10 +805,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default: %(default)s)")
     parser.add_argument("--pair-rounds", type=int, default=30, help="for the instrument's cost (default: %(default)s)")
     parser.add_argument("--messages", type=int, default=1_000_000, help="of a fast contestant (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these contestants alone; saves nothing")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[each.name for each in CONTESTANTS],
+        metavar="NAME",
+        help="these contestants alone; saves nothing",
+    )
     parser.add_argument("--report", action="store_true", help="measure nothing, report the saved results again")
     chosen = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    if chosen.report and not load_rows():
+        parser.error("nothing is saved yet; run it without --report first")
     if chosen.report:
         return report(load_rows(), json.loads((RESULTS / "producers.json").read_text()))
     contestants = [each for each in CONTESTANTS if not chosen.only or each.name in chosen.only]
@@ -799,7 +834,7 @@ def main(arguments: list[str] | None = None) -> None:
     record = environment(rounds=chosen.rounds, messages=chosen.messages, pair_rounds=chosen.pair_rounds)
     record |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "load average": f"{before}, {load_average()}"}
     if chosen.only:
-        print(table(rows))
+        print(f"{table(rows)}\n\n{targets(rows, [])}")
         return None
     set_aside()
     save(rows, record)

@@ -99,9 +99,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--report", action="store_true", help="measure nothing, report the saved results again")
     file = RESULTS / "startup.json"
-    if not parser.parse_args().report:
+    chosen, before = parser.parse_args(), load_average()
+    if chosen.report and not file.exists():
+        parser.error("nothing is saved yet; run it without --report first")
+    if not chosen.report:
         measured = {"imports": [import_s() for _ in range(REPEATS)], "starts": [kafka_s() for _ in range(REPEATS)]}
-        record = environment(**{"load average": load_average()})
+        record = environment(**{"load average": f"{before}, {load_average()}"})
         file.write_text(json.dumps({"environment": record} | measured, indent=1) + "\n")
     saved = json.loads(file.read_text())
     text = table(saved["imports"], saved["starts"])

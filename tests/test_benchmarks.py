@@ -80,6 +80,17 @@ def test_rounds_alternate_and_are_reported_from_what_is_saved(kafka, saved_in):
     assert kafka.config["sasl.password"] not in "".join(file.read_text() for file in saved_in.glob("*producers.[cj]*"))
 
 
+def test_a_run_without_our_producer_has_a_table_without_ratios():
+    row = producers.Row("100 bytes", 1, 1, "aiokafka", 1_000, 0.5, 0.4)
+    assert producers.table([row]).splitlines()[-1].startswith("| aiokafka | **2,000** (2,000 to 2,000) |")
+    assert len(producers.targets([row], []).splitlines()) == 2  # the head alone
+
+
+def test_what_the_place_in_the_order_does_cancels_out_in_two_rounds():
+    first_is_slower = [0.9 * 0.8, 0.9 / 0.8] * 5
+    assert producers.balanced(first_is_slower) == pytest.approx([0.9] * 5)
+
+
 def test_pairs_take_turns(kafka, monkeypatch):
     pairs = [(payload, 300, *names) for payload, _, *names in producers.PAIRS]
     monkeypatch.setattr(producers, "PAIRS", pairs)
