@@ -6,7 +6,7 @@ NOTEBOOK := assignment1.ipynb
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:\t/' | expand -t 12
 
-run: .venv/run  ## measure: execute the notebook from top to bottom, in place (about 4 minutes)
+run: .venv/run  ## measure: execute the notebook from top to bottom, in place (4 to 5 minutes)
 	@echo "Executing $(NOTEBOOK). It is replaced only if every cell succeeds."
 	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN \
 		--ExecutePreprocessor.record_timing=False --KernelManager.transport=ipc $(NOTEBOOK) 2> .venv/log \
