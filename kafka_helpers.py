@@ -1251,11 +1251,12 @@ def incomplete(runs: Iterable[ProducerRun]) -> list[str]:
 
 def _reasons(errors: Mapping[str, int]) -> str:
     """Why messages failed, in the client's words; a name that the client doesn't know stays as it is."""
-    codes = {name: getattr(KafkaError, name, None) for name in errors}
-    words = {
-        name: KafkaError(code).str().partition(": ")[2].lower() for name, code in codes.items() if isinstance(code, int)
-    }
-    listed = ", ".join(f"{words.get(name, name)}: {count:,}" for name, count in errors.items())
+
+    def words(name: str) -> str:
+        code = getattr(KafkaError, name, None)
+        return KafkaError(code).str().partition(": ")[2].lower() if isinstance(code, int) else name
+
+    listed = ", ".join(f"{words(name)}: {count:,}" for name, count in errors.items())
     return f" ({listed})" if errors else ""
 
 

@@ -8,17 +8,15 @@ a generator: what is measured is the producer's memory, not that of a list of me
 """
 
 import argparse
-import csv
 import itertools
 import json
-import os
 import re
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the notebook's modules
@@ -28,7 +26,6 @@ from confluent_kafka.admin import AdminClient
 import kafka_helpers as kh
 from local_kafka import LocalKafka, quiet_logger
 
-HERE = Path(__file__).resolve().parent
 USUAL = {"messages": 200_000, "partitions": 6, "size": 100}
 SERIES = {
     "messages": [20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000],
@@ -133,33 +130,22 @@ def table(points: list[Point]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--report", action="store_true", help="measure nothing, report the saved results again")
-    chosen = parser.parse_args()
-    if chosen.one:
+    if sys.argv[1:] == ["--one"]:
         return print(json.dumps(one(json.load(sys.stdin))))
-    from producers import RESULTS, environment, into_readme  # here, since the measured process needs none of it
+    import producers  # here, since the measured process needs none of it
 
-    file = RESULTS / "growth.csv"
-    if chosen.report and not file.exists():
-        parser.error("nothing is saved yet; run it without --report first")
-    if not chosen.report:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    if not producers.parse(parser, "growth.csv").report:
+        before = producers.load_average()
         with LocalKafka() as kafka:
             kh.ensure_topic(kafka.config, "warm-up")
             kh.warm_up(kh.Cluster("local", kafka.config, False, lambda: None), "warm-up")
             points = measure(kafka)
-        with open(file, "w", newline="") as out:
-            writer = csv.DictWriter(out, list(Point.__annotations__), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(asdict(point) for point in points)
-        record = environment(**{"load average": os.getloadavg()[0]})
-        (RESULTS / "growth.json").write_text(json.dumps(record, indent=1) + "\n")
-    with open(file, newline="") as saved:
-        kinds = Point.__annotations__
-        points = [Point(**{key: kinds[key](value) for key, value in row.items()}) for row in csv.DictReader(saved)]
-    print(f"\n{table(points)}")
-    into_readme("growth", table(points))
+        record = producers.environment(**{"load average": f"{before}, {producers.load_average()}"})
+        producers.save(points, record, "growth")
+    text = table(producers.load_rows("growth", Point))
+    print(f"\n{text}")
+    producers.into_readme("growth", text)
     return None
 
 

@@ -54,8 +54,9 @@ VARIANTS = [
 def table(rows: list[producers.Row]) -> str:
     """How fast each variant is, as a ratio to the first, as Markdown; each value from two rounds."""
     lines = ["| variant | ratio to the loop as it is | interval (95 %) | what it is |", "|---|---:|---|---|"]
+    by_round = producers.rates(rows, "100 bytes")
     for each in VARIANTS[1:]:
-        ratios = producers.balanced(producers.ratios(rows, "100 bytes", each.name, VARIANTS[0].name))
+        ratios = producers.balanced(producers.ratios(by_round, each.name, VARIANTS[0].name))
         middle = statistics.median(ratios)
         lines.append(f"| {each.name} | **{middle:.2f}** | {producers.interval(ratios)} | {each.what} |")
     return "\n".join(lines)
@@ -63,18 +64,14 @@ def table(rows: list[producers.Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--report", action="store_true", help="measure nothing, report the saved results again")
-    chosen = parser.parse_args()
-    if chosen.report and not producers.load_rows("loops"):
-        parser.error("nothing is saved yet; run it without --report first")
-    if not chosen.report:
-        rows, before = [], producers.load_average()
-        messages = dict(producers.payloads(MESSAGES))["100 bytes"]
+    if not producers.parse(parser, "loops.csv").report:
+        before = producers.load_average()
         with producers.LocalKafka() as kafka:
-            for row in producers.compete(kafka, VARIANTS, ROUNDS, "100 bytes", messages):
-                rows.append(row)
-                print(f"round {row.round}: {row.contestant}: {row.messages / row.seconds:,.0f} messages/s", flush=True)
-        producers.save(rows, producers.environment(rounds=ROUNDS, messages=MESSAGES, load_before=before), "loops")
+            messages = producers.hundred_bytes(MESSAGES)
+            rows = producers.shown(producers.compete(kafka, VARIANTS, ROUNDS, "100 bytes", messages))
+        sizes = {"rounds": ROUNDS, "messages": MESSAGES}
+        record = producers.environment(**sizes, **{"load average": f"{before}, {producers.load_average()}"})
+        producers.save(rows, record, "loops")
     text = table(producers.load_rows("loops"))
     print(f"\n{text}")
     producers.into_readme("loops", text)

@@ -26,7 +26,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,13 +56,11 @@ class Load:
     """What a contestant has to send.
 
     Attributes:
-        name: of the payload.
         topic: where to.
         messages: (key, value) each; a key may be None.
         folder: for files that a program of its own needs; not readable by others, and removed in the end.
     """
 
-    name: str
     topic: str
     messages: Messages
     folder: Path
@@ -491,9 +489,14 @@ def missing(contestant: Contestant) -> str:
 
 def payloads(count: int) -> Iterator[tuple[str, Messages]]:
     """The two kinds of messages; without keys, since the tools that are programs of their own can't vary them."""
-    yield "100 bytes", [(None, b"%0100d" % number) for number in range(count)]
+    yield "100 bytes", hundred_bytes(count)
     events = kh.make_messages("bench", min(count, 100_000))
     yield "schema", scaled([(None, value) for _, value in events], count)
+
+
+def hundred_bytes(count: int) -> Messages:
+    """So many messages of 100 bytes, without keys."""
+    return [(None, b"%0100d" % number) for number in range(count)]
 
 
 def scaled(messages: Messages, count: int) -> Messages:
@@ -507,7 +510,7 @@ PAIRS = [
     ("schema with keys", 3_000, "produce_sync", "produce + flush, unmeasured"),
     ("100 bytes in pairs", 200_000, REFERENCE, "produce_async's loop, unmeasured"),
 ]
-IN_PAIRS = {payload for payload, *_ in PAIRS}
+IN_PAIRS = {"schema with keys": partial(kh.make_messages, "bench"), "100 bytes in pairs": hundred_bytes}
 
 
 def measure(config, contestant: Contestant, load: Load) -> Taken:
@@ -549,7 +552,7 @@ def compete(
             order = contestants if number % 2 else contestants[::-1]
             for position, each in enumerate(order, start=1):
                 share = each.share if number else min(each.share, 0.3)
-                load = Load(payload, topic, scaled(messages, max(1, int(len(messages) * share))), Path(folder))
+                load = Load(topic, scaled(messages, max(1, int(len(messages) * share))), Path(folder))
                 taken = measure(kafka.config, each, load)
                 row = Row(payload, number, position, each.name, len(load.messages), taken.seconds, taken.cpu_s)
                 if number:
@@ -564,23 +567,32 @@ def compete_in_pairs(kafka: LocalKafka, contestants: list[Contestant], rounds: i
     """The PAIRS among the contestants."""
     for payload, count, *names in PAIRS:
         pair = [replace(each, share=1.0) for each in contestants if each.name in names]
-        keyed = payload.endswith("keys")
-        messages = kh.make_messages("bench", count) if keyed else dict(payloads(count))["100 bytes"]
         if len(pair) == len(names):
-            yield from compete(kafka, pair, rounds, payload, messages)
+            yield from compete(kafka, pair, rounds, payload, IN_PAIRS[payload](count))
+
+
+def shown(rows: Iterator[Row]) -> list[Row]:
+    """All rows; each is printed as soon as it is there."""
+    kept, started = [], time.monotonic()
+    for row in rows:
+        kept.append(row)
+        done = f"{time.monotonic() - started:4.0f} s  {row.payload}, round {row.round}: {row.contestant}"
+        print(f"{done}: {row.messages / row.seconds:,.0f} messages/s", flush=True)
+    return kept
 
 
 # --- Report ----------------------------------------------------------------------------------------------------------
 
 
-def save(rows: list[Row], environment: dict, name: str = "producers") -> None:
-    """Into ``results/``, as ``name.csv`` and ``name.json``."""
+def save(rows: list, environment: dict, name: str = "producers") -> None:
+    """Put rows, all of one dataclass, and what they were measured with into ``results/``, as CSV and as JSON."""
     RESULTS.mkdir(exist_ok=True)
     with open(RESULTS / f"{name}.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(Row.__annotations__), lineterminator="\n")
+        writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            writer.writerow(asdict(row) | {"seconds": f"{row.seconds:.6f}", "cpu_s": f"{row.cpu_s:.4f}"})
+            cells = asdict(row).items()
+            writer.writerow({key: f"{value:.6f}" if isinstance(value, float) else value for key, value in cells})
     (RESULTS / f"{name}.json").write_text(json.dumps(environment, indent=1) + "\n")
 
 
@@ -591,14 +603,13 @@ def set_aside() -> None:
             (RESULTS / file).replace(RESULTS / f"before-{file}")
 
 
-def load_rows(name: str = "producers") -> list[Row]:
-    """The saved rows; ``before-producers`` has those of the run before, if there was one."""
+def load_rows(name: str = "producers", kind: type = Row) -> list:
+    """The saved rows; ``before-producers`` has those of the run before. Empty where nothing is saved."""
     if not (RESULTS / f"{name}.csv").exists():
         return []
     with open(RESULTS / f"{name}.csv", newline="") as file:
-        return [
-            Row(**{key: kind(row[key]) for key, kind in Row.__annotations__.items()}) for row in csv.DictReader(file)
-        ]
+        types = kind.__annotations__
+        return [kind(**{key: types[key](value) for key, value in row.items()}) for row in csv.DictReader(file)]
 
 
 def rates(rows: list[Row], payload: str) -> dict[str, dict[int, float]]:
@@ -622,18 +633,20 @@ def table(rows: list[Row]) -> str:
         ]
         for name, each in by_round.items():
             cpu = [1e6 * row.cpu_s / row.messages for row in rows if (row.payload, row.contestant) == (payload, name)]
-            found = ratios(rows, payload, name, REFERENCE)
-            digits = 2 if not found or statistics.median(found) >= 0.1 else 4
-            middle = (
-                f"**{statistics.median(found):.{digits}f}** " if found else ""
-            )  # none where produce_async is left out
-            listed = f"({', '.join(f'{ratio:.{digits}f}' for ratio in found)})" if found else ""
             lines.append(
                 f"| {name} | {_range(each.values(), '{:,.0f}')} | {_range(cpu, '{:.2f}')} "
-                f"| {middle}{listed} | {WHAT.get(name, '')} |"
+                f"| {_listed(ratios(by_round, name, REFERENCE))} | {WHAT.get(name, '')} |"
             )
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _listed(found: list[float]) -> str:
+    """The ratios' median, and all of them; nothing where produce_async is left out."""
+    if not found:
+        return ""
+    digits = 2 if statistics.median(found) >= 0.1 else 4
+    return f"**{statistics.median(found):.{digits}f}** ({', '.join(f'{ratio:.{digits}f}' for ratio in found)})"
 
 
 def _range(values, form: str) -> str:
@@ -660,43 +673,45 @@ TARGETS = [
 def targets(rows: list[Row], before: list[Row]) -> str:
     """The ratios that were asked for, as Markdown, with those of the run before.
 
-    PAIRS have the median of values from two rounds each, and its interval (95 %).
-
-    Where what was wanted lies within that interval, it is left open whether it is reached.
+    PAIRS have the median of values from two rounds each, and its interval (95 %). Where what was wanted lies within
+    that interval, it is left open whether it is reached.
     """
     lines = [
-        f"| what | payload | wanted | median | round by round | the run before{_size_of_before()} | reached |",
+        f"| what | payload | wanted | median | round by round | the run before{_size(before)} | reached |",
         "|---|---|---|---|---|---|---|",
     ]
+    by_payload = {
+        payload: (rates(rows, payload), rates(before, payload))
+        for payload in dict.fromkeys(row.payload for row in rows)
+    }
     for what, of, to, wanted in TARGETS:
-        for payload in dict.fromkeys(row.payload for row in rows):
-            found, earlier = ratios(rows, payload, of, to), ratios(before, payload, of, to)
+        for payload, both_runs in by_payload.items():
             in_pairs = payload in IN_PAIRS
+            found, earlier = (ratios(by_round, of, to) for by_round in both_runs)
             if in_pairs:
                 found, earlier = balanced(found), balanced(earlier)
             if not found or in_pairs != any(names == [of, to] for _, _, *names in PAIRS):
                 continue
+            middle = statistics.median(found)
+            low, high = kh.median_interval(found)[1:3] if in_pairs else (middle, middle)
             listed = interval(found) if in_pairs else ", ".join(f"{ratio:.2f}" for ratio in found)
             known = f"{statistics.median(earlier):.2f}" if earlier else ""
             known += f", {interval(earlier)}" if earlier and in_pairs else ""
-            middle = statistics.median(found)
-            sure = kh.median_interval(found)[1:3] if in_pairs else (middle, middle)
-            verdict = "yes" if min(sure) >= wanted else "no" if max(sure) < wanted else "open"
+            verdict = "yes" if low >= wanted else "no" if high < wanted else "open"
             lines.append(f"| {what} | {payload} | {wanted:.2f} | **{middle:.2f}** | {listed} | {known} | {verdict} |")
     return "\n".join(lines)
 
 
-def _size_of_before() -> str:
-    file = RESULTS / "before-producers.json"
-    if not file.exists():
+def _size(before: list[Row]) -> str:
+    """When the run before was, and of what size."""
+    if not before:
         return ""
-    before = json.loads(file.read_text())
-    return f" ({before['date'][:16].replace('T', ' ')}, {before['rounds']} rounds of {before['messages']:,})"
+    saved = json.loads((RESULTS / "before-producers.json").read_text())
+    return f" ({saved['date'][:16].replace('T', ' ')}, {saved['rounds']} rounds of {saved['messages']:,})"
 
 
-def ratios(rows: list[Row], payload: str, of: str, to: str) -> list[float]:
-    """The rates of one contestant divided by those of another, round by round; empty if one didn't take part."""
-    by_round = rates(rows, payload)
+def ratios(by_round: dict[str, dict[int, float]], of: str, to: str) -> list[float]:
+    """Of :func:`rates`, one contestant's divided by another's, by round; empty if one of them didn't take part."""
     if not {of, to} <= by_round.keys():
         return []
     return [by_round[of][number] / by_round[to][number] for number in sorted(by_round[of])]
@@ -740,7 +755,7 @@ def draw(rows: list[Row], environment: dict) -> None:
     others = [name for name in ("AIOProducer", "aiokafka", "kafka-python") if name in middle]
     best = max(others, key=middle.get, default=None)
     title = f"produce_async sends {middle[REFERENCE]:,.0f} messages a second"
-    times = {name: statistics.median(ratios(rows, payload, REFERENCE, name)) for name in middle}
+    times = {name: statistics.median(ratios(by_round, REFERENCE, name)) for name in middle}
     title += f",\n{times[best]:.1f} times as many as {best}, the next Python client" if best else ""
     if "rdkafka_performance" in middle:
         title += f", and {times['rdkafka_performance']:.2f} times as many as the C tool"
@@ -776,8 +791,7 @@ def _measured(environment: dict) -> str:
         f"Measured on {e['date'][:10]}: {e['rounds']} rounds of {e['messages']:,} messages (slow ones fewer, the "
         f"C tool twice as many); {e['cores']} cores ({e['cpu']}), {e['os']}, Python {e['python']}, confluent-kafka "
         f"{e['confluent-kafka']}, librdkafka {e['librdkafka']}, Kafka {e['kafka']}, rdkafka_performance {tool}; "
-        f"load average {e['load average']} "
-        "before and after. Median (smallest to largest)."
+        f"load average {e['load average']} before and after. Median (smallest to largest)."
     )
 
 
@@ -800,6 +814,15 @@ def load_average() -> str:
     return Path("/proc/loadavg").read_text().split()[0] if Path("/proc/loadavg").exists() else "unknown"
 
 
+def parse(parser: argparse.ArgumentParser, file: str, arguments: list[str] | None = None) -> argparse.Namespace:
+    """What the command line says, ``--report`` included: that needs something saved to report."""
+    parser.add_argument("--report", action="store_true", help="measure nothing, report the saved results again")
+    chosen = parser.parse_args(arguments)
+    if chosen.report and not (RESULTS / file).exists():
+        parser.error("nothing is saved yet; run it without --report first")
+    return chosen
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default: %(default)s)")
@@ -812,11 +835,8 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="NAME",
         help="these contestants alone; saves nothing",
     )
-    parser.add_argument("--report", action="store_true", help="measure nothing, report the saved results again")
-    chosen = parser.parse_args(arguments)
+    chosen = parse(parser, "producers.csv", arguments)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    if chosen.report and not load_rows():
-        parser.error("nothing is saved yet; run it without --report first")
     if chosen.report:
         return report(load_rows(), json.loads((RESULTS / "producers.json").read_text()))
     contestants = [each for each in CONTESTANTS if not chosen.only or each.name in chosen.only]
@@ -824,15 +844,12 @@ def main(arguments: list[str] | None = None) -> None:
         if reason := missing(each):
             print(f"Left out: {each.name}: {reason}.", flush=True)
     contestants = [each for each in contestants if not missing(each)]
-    rows, before, started = [], load_average(), time.monotonic()
+    before = load_average()
     with LocalKafka() as kafka:
         field = (compete(kafka, contestants, chosen.rounds, *each) for each in payloads(chosen.messages))
-        for row in itertools.chain(*field, compete_in_pairs(kafka, contestants, chosen.pair_rounds)):
-            rows.append(row)
-            done = f"{time.monotonic() - started:4.0f} s  {row.payload}, round {row.round}: {row.contestant}"
-            print(f"{done}: {row.messages / row.seconds:,.0f} messages/s", flush=True)
-    record = environment(rounds=chosen.rounds, messages=chosen.messages, pair_rounds=chosen.pair_rounds)
-    record |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "load average": f"{before}, {load_average()}"}
+        rows = shown(itertools.chain(*field, compete_in_pairs(kafka, contestants, chosen.pair_rounds)))
+    sizes = {"rounds": chosen.rounds, "messages": chosen.messages, "pair_rounds": chosen.pair_rounds}
+    record = environment(**sizes, **{"load average": f"{before}, {load_average()}"})
     if chosen.only:
         print(f"{table(rows)}\n\n{targets(rows, [])}")
         return None

@@ -18,7 +18,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the notebook's modules
 
-from producers import RESULTS, environment, into_readme, load_average
+from producers import RESULTS, environment, into_readme, load_average, parse
 
 import local_kafka
 
@@ -45,8 +45,8 @@ def import_s() -> tuple[float, dict[str, float]]:
         check=True,
     )
     spent = dict(reversed(each) for each in re.findall(r"\|\s+(\d+) \|\s+(\S+)$", done.stderr, re.MULTILINE))
-    timed = "import time; t = time.perf_counter(); import kafka_helpers; print(time.perf_counter() - t)"
-    done = subprocess.run([sys.executable, "-c", timed], cwd=ROOT, capture_output=True, text=True, check=True)
+    statement = "import time; t = time.perf_counter(); import kafka_helpers; print(time.perf_counter() - t)"
+    done = subprocess.run([sys.executable, "-c", statement], cwd=ROOT, capture_output=True, text=True, check=True)
     return float(done.stdout), {name: int(spent[name]) / 1e6 for name in PARTS if name in spent}
 
 
@@ -97,12 +97,9 @@ def table(imports: list[tuple[float, dict[str, float]]], starts: list[dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--report", action="store_true", help="measure nothing, report the saved results again")
     file = RESULTS / "startup.json"
-    chosen, before = parser.parse_args(), load_average()
-    if chosen.report and not file.exists():
-        parser.error("nothing is saved yet; run it without --report first")
-    if not chosen.report:
+    if not parse(parser, file.name).report:
+        before = load_average()
         measured = {"imports": [import_s() for _ in range(REPEATS)], "starts": [kafka_s() for _ in range(REPEATS)]}
         record = environment(**{"load average": f"{before}, {load_average()}"})
         file.write_text(json.dumps({"environment": record} | measured, indent=1) + "\n")

@@ -20,7 +20,7 @@ import startup
 
 @pytest.fixture
 def load(topic, tmp_path):
-    return producers.Load("schema", topic, producers.kh.make_messages("bench", 1_000), tmp_path)
+    return producers.Load(topic, producers.kh.make_messages("bench", 1_000), tmp_path)
 
 
 @pytest.mark.parametrize("contestant", producers.CONTESTANTS, ids=lambda each: each.name)
@@ -104,7 +104,7 @@ def test_pairs_take_turns(kafka, monkeypatch):
     assert {row.messages for row in rows} == {300}
 
 
-def test_a_start_of_kafka_is_divided_into_its_phases(monkeypatch):
+def test_a_start_of_kafka_is_divided_into_its_phases():
     imports, starts = [startup.import_s()], [startup.kafka_s()]
     assert set(startup.PHASES) < set(starts[0])
     phases = [starts[0][name] for name in ("_kafka_jars", "_write_settings", "_wait_until_ready")]
