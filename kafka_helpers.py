@@ -219,7 +219,7 @@ def _check_accepted(entries: Entries, named: Mapping[str, str], place: str) -> N
 
 def _refusal(config: dict[str, str]) -> str | None:
     try:
-        Producer(config, logger=quiet_logger())
+        Producer(config, logger=quiet_logger()).close()
     except Exception as error:  # the client raises exceptions of many kinds for settings it can't use
         return str(error)
     return None
@@ -351,6 +351,7 @@ class _Heard(deque):
     def __init__(self, config: Mapping[str, str]):
         super().__init__(maxlen=200)  # a client without a broker has something to say 20 times a second
         self.config = config
+        self.interrupted = False
 
     def error(self, error: KafkaError) -> None:
         self.append(str(error))
@@ -358,16 +359,66 @@ class _Heard(deque):
     def log(self, _level: int, form: str, *words: str) -> None:
         self.append(form % words)
 
+    def interrupt(self, _number: int, _frame: object) -> None:
+        self.interrupted = True
+        raise KeyboardInterrupt
 
-def _client(make: Callable, config: Mapping[str, str], **more: object) -> tuple[object, _Heard]:
-    """A client that logs nothing on the screen, and what is heard of it."""
+
+@contextlib.contextmanager
+def _client(
+    make: Callable, config: Mapping[str, str], *, on_interrupt: Callable | None = None, **more: object
+) -> Iterator[tuple[object, _Heard]]:
+    """A client that logs nothing on the screen, and what is heard of it; in the end it is closed.
+
+    Left to the garbage collector, it would go on for a while, end in the middle of another measurement, and an
+    interrupt that falls into its end would be lost.
+    """
     wanted = {"socket.connection.setup.timeout.ms": 6_000, "api.version.request.timeout.ms": 6_000}
     wanted |= {key: value for key, value in config.items() if not key.startswith(NOT_FOR_PRODUCERS)}
     heard = _Heard(wanted)
     try:
-        return make({**wanted, "logger": heard, "error_cb": heard.error, **more}), heard
+        client = make({**wanted, "logger": heard, "error_cb": heard.error, **more})
     except KafkaException as error:
         raise ClusterError(f"The Kafka client can't be set up: {explain(error)}.") from None
+    with _interrupts(on_interrupt or heard.interrupt):
+        try:
+            yield client, heard
+            if heard.interrupted:
+                raise KeyboardInterrupt
+        finally:
+            if isinstance(client, Producer):
+                _give_up(client)
+                with contextlib.suppress(KafkaException, SystemError):  # as in _warm_up(); it is closed all the same
+                    client.close()  # its __exit__() does this, too, but turns an interrupt into a SystemError
+            else:
+                client.__exit__(None, None, None)
+
+
+def _give_up(producer: Producer) -> None:
+    """Let all messages that are queued or under way fail, and serve their reports."""
+    while len(producer):
+        producer.purge()  # again and again: it may miss those of a partition that just changes its leader
+        with contextlib.suppress(KafkaException, SystemError):  # as in _warm_up()
+            producer.flush(0.2)
+
+
+@contextlib.contextmanager
+def _interrupts(handler: Callable) -> Iterator[None]:
+    """Have the user's interrupts handled by ``handler`` in place of Python's own handler.
+
+    The client (2.16.1, with Python 3.11) loses the exception of Python's own handler where that falls into a callback:
+    ``cfl_exception_fetch`` in its confluent_kafka.h keeps the value alone, which only ``raise`` has made by then. And
+    Python itself drops what is raised in a destructor, so a handler also has to note that it was called.
+    """
+    in_main = threading.current_thread() is threading.main_thread()  # the only one that is interrupted
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    try:
+        signal.signal(signal.SIGINT, handler)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 Answer = typing.TypeVar("Answer")
@@ -439,28 +490,29 @@ def ensure_topic(config: Mapping[str, str], topic: str, *, partitions: int = 6, 
     Raises:
         ClusterError: no connection, no right to create it, or the cluster refuses the replication factor.
     """
-    admin, heard = _client(AdminClient, config)
-    metadata = _metadata(admin, heard)
-    if topic in metadata.topics:
-        return
-    try:
-        # A simulated cluster can't create topics on demand; its topics create themselves when first asked for.
-        if not (metadata.cluster_id or "").startswith("mockCluster"):
-            new = NewTopic(topic, num_partitions=partitions, replication_factor=replication)
-            admin.create_topics([new], operation_timeout=CONNECT_TIMEOUT_S)[topic].result(CONNECT_TIMEOUT_S)
-    except (KafkaException, TimeoutError) as error:
-        if not error.args or error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise ClusterError(f"The topic {topic} can't be created: {explain(error, heard)}.") from None
-    _topic_metadata(admin, heard, topic)
+    with _client(AdminClient, config) as (admin, heard):
+        metadata = _metadata(admin, heard)
+        if topic in metadata.topics:
+            return
+        try:
+            # A simulated cluster can't create topics on demand; its topics create themselves when first asked for.
+            if not (metadata.cluster_id or "").startswith("mockCluster"):
+                new = NewTopic(topic, num_partitions=partitions, replication_factor=replication)
+                admin.create_topics([new], operation_timeout=CONNECT_TIMEOUT_S)[topic].result(CONNECT_TIMEOUT_S)
+        except (KafkaException, TimeoutError) as error:
+            if not error.args or error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise ClusterError(f"The topic {topic} can't be created: {explain(error, heard)}.") from None
+        _topic_metadata(admin, heard, topic)
 
 
 def describe_cluster(cluster: Cluster, topic: str) -> dict[str, object]:
     """What is measured on: kind, brokers, the topic's partitions and replication factor, and the settings."""
-    admin, heard = _client(AdminClient, cluster.config)
-    partitions = _topic_metadata(admin, heard, topic).partitions
+    with _client(AdminClient, cluster.config) as (admin, heard):
+        partitions = _topic_metadata(admin, heard, topic).partitions
+        brokers = _metadata(admin, heard).brokers
     return {
         "cluster": cluster.kind,
-        "brokers": len(_metadata(admin, heard).brokers),
+        "brokers": len(brokers),
         "partitions": len(partitions),
         "replication factor": max(len(each.replicas) for each in partitions.values()),
         "settings": telling_settings({**cluster.config, **MEASURED_SETTINGS}),
@@ -733,19 +785,26 @@ class _Measurement:
         self._batches: list[tuple[BatchTiming, array, int]] = []  # with the messages' waits, and the start in ns
         self._report_code = None
         self._interrupted = self._ending = False
+        self.producer = ()  # none yet
         own = {"request.required.acks", "message.timeout.ms", *MEASURED_SETTINGS}
-        self.producer, self._heard = _client(
-            Producer,
-            {key: value for key, value in config.items() if key not in own},
-            **MEASURED_SETTINGS,
-            **{
-                "delivery.timeout.ms": int(delivery_timeout_s * 1000),
-                "statistics.interval.ms": int(STATISTICS_INTERVAL_S * 1000),
-                "stats_cb": self._statistics.append,
-            },
-        )
+        self._config = {key: value for key, value in config.items() if key not in own} | MEASURED_SETTINGS
 
     def __enter__(self) -> "_Measurement":
+        times = {
+            "delivery.timeout.ms": int(self._delivery_timeout_s * 1000),
+            "statistics.interval.ms": int(STATISTICS_INTERVAL_S * 1000),
+        }
+        with contextlib.ExitStack() as stack:
+            client = _client(
+                Producer, self._config, on_interrupt=self._interrupt, stats_cb=self._statistics.append, **times
+            )
+            self.producer, self._heard = stack.enter_context(client)
+            self._warm_up()
+            self._close = stack.pop_all().close
+        return self
+
+    def _warm_up(self) -> None:
+        """Send a message to each partition, and wait for the statistics to know of them."""
         found = _topic_metadata(self.producer, self._heard, self._topic)
         failures: list[KafkaError] = []
         try:
@@ -762,23 +821,19 @@ class _Measurement:
         except (KafkaException, SystemError) as error:  # the client has given up; it may trip over its own report of it
             failures.append(error.args[0] if isinstance(error, KafkaException) else error.__cause__.args[0])
         if failures or unsettled:
-            self.producer.purge()
             said = failures[0] if failures else ""
             raise ClusterError(f"The topic {self._topic} can't be written to: {explain(said, self._heard)}.")
         self._warm_up_messages = len(found.partitions)
         self._await_statistics(self._warm_up_messages)
         del self._statistics[:-1]
-        in_main = threading.current_thread() is threading.main_thread()  # the only one that is interrupted
-        if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._interrupt)
-        return self
 
     def _interrupt(self, number: int, frame: object) -> None:
         """Handle the user's interrupt; a report that it falls into counts its message before it is broken off."""
         if self._ending:
-            self.result.stopped = self.result.stopped or INTERRUPTED
+            self.result.stopped = INTERRUPTED
             return
-        self.producer.purge()  # a flush() that has called back would not end before all is settled
+        if len(self.producer):  # it is there, is not closed, and has messages
+            self.producer.purge()  # a flush() that has called back would not end before all is settled
         while frame and frame.f_code is not self._report_code:
             frame = frame.f_back
         self._interrupted = True  # for the report to raise; any one, should Python ignore it here (as in a destructor)
@@ -841,25 +896,24 @@ class _Measurement:
             raise _GaveUp
 
     def __exit__(self, _kind, error, _traceback) -> bool:
-        self._ending, self._interrupted = True, False
-        fatal = any(isinstance(each, KafkaException) for each in (error, error and error.__cause__))  # as in __enter__
+        self._ending = True
+        fatal = any(isinstance(each, KafkaException) for each in (error, error and error.__cause__))  # as in _warm_up()
         try:
-            if isinstance(error, KeyboardInterrupt):
+            if self._interrupted or isinstance(error, KeyboardInterrupt):
                 self.result.stopped = INTERRUPTED
             elif error is not None:
                 self.result.stopped = self.result.stopped or ("the client gave up" if fatal else type(error).__name__)
+            self._interrupted = False
             self._settle(given_up=error is not None)
         finally:
-            if signal.getsignal(signal.SIGINT) == self._interrupt:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._close()
         return fatal or isinstance(error, (KeyboardInterrupt, _GaveUp))
 
     def _settle(self, given_up: bool) -> None:
         """Serve the last reports, and bring the counts and times together."""
         result = self.result
         if given_up:
-            self.producer.purge()  # gives up what is queued or under way; the reports of that follow
-        unsettled = self.producer.flush(1.0)
+            _give_up(self.producer)
         ended = time.perf_counter_ns()
         for timing, waits, started in self._batches:
             timing.acknowledged = len(waits)
@@ -868,10 +922,6 @@ class _Measurement:
                 timing.elapsed_s = timing.elapsed_s or (ended - started) / 1e9
                 timing.delivered_s = timing.delivered_s or (ended - started) / 1e9
         result.batches = [timing for timing, _, _ in self._batches]
-        if given_up and unsettled:
-            result.batches[-1].messages += unsettled
-            result.batches[-1].failed += unsettled
-            result.errors["unsettled"] = unsettled
         if self._batches:
             last = max(started / 1e9 + timing.delivered_s for timing, _, started in self._batches)
             result.elapsed_s = last - self._batches[0][2] / 1e9
@@ -945,16 +995,13 @@ def warm_up(cluster: Cluster, topic: str) -> float:
 
 def end_offsets(config: Mapping[str, str], topic: str) -> dict[int, int]:
     """The offset that the next message of each partition will have: where a later :func:`read_back` may begin."""
-    consumer, heard = _reader(config)
+    with _reader(config) as (consumer, heard):
 
-    def end(number: int) -> int:
-        partition = TopicPartition(topic, number)
-        return _ask(consumer, heard, lambda timeout: consumer.get_watermark_offsets(partition, timeout=timeout))[1]
+        def end(number: int) -> int:
+            partition = TopicPartition(topic, number)
+            return _ask(consumer, heard, lambda timeout: consumer.get_watermark_offsets(partition, timeout=timeout))[1]
 
-    try:
         return {number: end(number) for number in _topic_metadata(consumer, heard, topic).partitions}
-    finally:
-        consumer.close()
 
 
 def read_back(
@@ -990,26 +1037,27 @@ def read_back(
     excused = {run_id: {decode(value).sequence for _, value in each} for run_id, each in (undelivered or {}).items()}
     copies = {run_id: bytearray(len(each)) for run_id, each in checksums.items()}
     duplicated, damaged = Counter(), Counter()
-    for key, value in _read_all(config, topic, start or {}):
-        if value == WARM_UP:
-            continue
-        try:
-            event = decode(value or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            damaged["unknown"] += 1
-            continue
-        expected = checksums.get(event.run_id)
-        if expected is None:
-            continue
-        if (
-            not 0 <= event.sequence < len(expected)
-            or zlib.crc32(value, zlib.crc32(key or b"")) != expected[event.sequence]
-        ):
-            damaged[event.run_id] += 1
-        elif copies[event.run_id][event.sequence]:
-            duplicated[event.run_id] += 1
-        else:
-            copies[event.run_id][event.sequence] = 1
+    with contextlib.closing(_read_all(config, topic, start or {})) as found:
+        for key, value in found:
+            if value == WARM_UP:
+                continue
+            try:
+                event = decode(value or b"")
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                damaged["unknown"] += 1
+                continue
+            expected = checksums.get(event.run_id)
+            if expected is None:
+                continue
+            if (
+                not 0 <= event.sequence < len(expected)
+                or zlib.crc32(value, zlib.crc32(key or b"")) != expected[event.sequence]
+            ):
+                damaged[event.run_id] += 1
+            elif copies[event.run_id][event.sequence]:
+                duplicated[event.run_id] += 1
+            else:
+                copies[event.run_id][event.sequence] = 1
     import pandas as pd  # here and below: pandas takes longer to import than all the rest
 
     rows = [
@@ -1037,7 +1085,7 @@ def read_back(
     return pd.DataFrame(rows)
 
 
-def _reader(config: Mapping[str, str]) -> tuple[Consumer, _Heard]:
+def _reader(config: Mapping[str, str]) -> contextlib.AbstractContextManager[tuple[Consumer, _Heard]]:
     """A consumer that joins no group and commits nothing."""
     own = {"group.id": f"read-back-{uuid.uuid4()}", "enable.auto.commit": False, "enable.partition.eof": True}
     return _client(Consumer, {key: value for key, value in config.items() if key not in MEASURED_SETTINGS}, **own)
@@ -1047,8 +1095,7 @@ def _read_all(
     config: Mapping[str, str], topic: str, start: Mapping[int, int]
 ) -> Iterator[tuple[bytes | None, bytes | None]]:
     ends = end_offsets(config, topic)
-    consumer, heard = _reader(config)
-    try:
+    with _reader(config) as (consumer, heard):
         consumer.assign([TopicPartition(topic, number, start.get(number, 0)) for number in ends])
         unfinished = {number for number, end in ends.items() if end > start.get(number, 0)}
         progress = time.monotonic()
@@ -1068,8 +1115,6 @@ def _read_all(
             if stuck or (refusal and refusal.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED):
                 cause = _known([str(refusal), *heard]) or "no message came; check that this API key may read it"
                 raise ClusterError(f"The topic {topic} can't be read to its end: {cause}.")
-    finally:
-        consumer.close()
 
 
 # --- Results ---------------------------------------------------------------------------------------------------------

@@ -255,13 +255,13 @@ class LocalKafka:
             while not _is_open(port):
                 self._check_alive(node, deadline)
                 time.sleep(0.05)
-        admin = AdminClient({**self.config, "logger": quiet_logger()})
-        while True:
-            with contextlib.suppress(KafkaException):
-                if len(admin.list_topics(timeout=1).brokers) == self.brokers:
-                    return
-            for node in range(self.brokers):
-                self._check_alive(node, deadline)
+        with AdminClient({**self.config, "logger": quiet_logger()}) as admin:
+            while True:
+                with contextlib.suppress(KafkaException):
+                    if len(admin.list_topics(timeout=1).brokers) == self.brokers:
+                        return
+                for node in range(self.brokers):
+                    self._check_alive(node, deadline)
 
     def _check_alive(self, node: int, deadline: float) -> None:
         exit_code = self.processes[node].poll()
@@ -300,9 +300,13 @@ def simulated_cluster(rtt_ms: int = 20, brokers: int = 1) -> Iterator["Simulated
     Source: ``test.mock.*`` in librdkafka's ``rdkafka_conf.c``, version 2.16.0 (not part of its documented options).
     """
     host = Producer({"test.mock.num.brokers": brokers, "test.mock.broker.rtt": rtt_ms, "logger": quiet_logger()})
-    addresses = (f"{broker.host}:{broker.port}" for broker in host.list_topics(timeout=10).brokers.values())
-    yield SimulatedCluster(ClientConfig({"bootstrap.servers": ",".join(addresses), "security.protocol": "PLAINTEXT"}))
-    del host
+    try:
+        addresses = (f"{broker.host}:{broker.port}" for broker in host.list_topics(timeout=10).brokers.values())
+        yield SimulatedCluster(
+            ClientConfig({"bootstrap.servers": ",".join(addresses), "security.protocol": "PLAINTEXT"})
+        )
+    finally:
+        host.close()
 
 
 class SimulatedCluster:

@@ -14,12 +14,9 @@ from kafka_helpers import ensure_topic
 from local_kafka import LocalKafka
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     # A shell that runs the tests in the background has them ignore interrupts; some of them are about interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.addinivalue_line(
-        "markers", "long: takes more than some 20 s; `make test` leaves it out, `make test-all` not"
-    )
 
 
 @pytest.fixture(scope="session")
