@@ -981,13 +981,19 @@ def warm_up(cluster: Cluster, topic: str) -> float:
 
     A Kafka that has just been started is several times slower in its first seconds, until Java has compiled what is
     used; there, more is sent. The round trip, in milliseconds, is the mean time from sending a Produce request to its
-    response, from the client's statistics, over the last messages, sent one by one.
+    response, from the client's statistics, over the last messages, sent one by one for two seconds at most.
     """
     if not cluster.configured:
         produce_async(cluster.config, topic, make_messages("warm-up", 50_000))
-        produce_sync(cluster.config, topic, make_messages("warm-up", 3_000))
-    last = make_messages("warm-up", 100 if cluster.configured else 1_000)
-    return round(produce_sync(cluster.config, topic, last).network["rtt_ms"], 3)
+        produce_sync(cluster.config, topic, _for_seconds(10, make_messages("warm-up", 3_000)), batch_size=10)
+    last = _for_seconds(2, make_messages("warm-up", 1_000))
+    return round(produce_sync(cluster.config, topic, last, batch_size=10).network["rtt_ms"], 3)
+
+
+def _for_seconds(seconds: float, messages: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """The messages until so many seconds after the first was asked for."""
+    ends = time.monotonic() + seconds
+    yield from itertools.takewhile(lambda _: time.monotonic() < ends, messages)
 
 
 # --- Did every message arrive? ---------------------------------------------------------------------------------------

@@ -67,6 +67,15 @@ def test_the_round_trip_is_in_every_sync_message_and_shared_in_async():
     assert one_by_one.wait_quantiles_s[0] >= 0.019
 
 
+def test_warm_up_is_short_where_the_round_trip_is_long():
+    with simulated_cluster(rtt_ms=50) as simulated:
+        kh.ensure_topic(simulated.config, "t")
+        round_trip_ms = kh.warm_up(kh.Cluster("far away", simulated.config, True, lambda: None), "t")
+        sent = sum(kh.end_offsets(simulated.config, "t").values())
+    assert 49 <= round_trip_ms <= 200
+    assert 5 <= sent <= 2 / 0.050 + 10
+
+
 def test_requests_are_counted_by_the_client(kafka, topic):
     run = kh.produce_sync(kafka.config, topic, messages(120))
     assert run.network["produce_requests"] == 120
