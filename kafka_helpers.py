@@ -363,6 +363,10 @@ class _Heard(deque):
         self.interrupted = True
         raise KeyboardInterrupt
 
+    def check_interrupt(self) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+
 
 @contextlib.contextmanager
 def _client(
@@ -383,8 +387,7 @@ def _client(
     with _interrupts(on_interrupt or heard.interrupt):
         try:
             yield client, heard
-            if heard.interrupted:
-                raise KeyboardInterrupt
+            heard.check_interrupt()
         finally:
             if isinstance(client, Producer):
                 _give_up(client)
@@ -1106,6 +1109,7 @@ def _read_all(
         unfinished = {number for number, end in ends.items() if end > start.get(number, 0)}
         progress = time.monotonic()
         while unfinished:
+            heard.check_interrupt()
             refusal = None
             for message in consumer.consume(10_000, timeout=0.5):
                 if message.error() is None:

@@ -1,6 +1,7 @@
 """The stop button, and a process that dies: it ends within two seconds, and what was measured is there."""
 
 import gc
+import itertools
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from kafka_helpers import (
     INTERRUPTED,
     Results,
     RunInterrupted,
+    decode,
     end_offsets,
     ensure_topic,
     load_results,
@@ -199,6 +201,40 @@ def test_before_and_after_the_measurement_at_any_moment(kafka: LocalKafka, topic
                     raise KeyboardInterrupt
 
 
+@pytest.fixture
+def dropped() -> Callable[[], None]:
+    """A function that has Python drop the next interrupt, as it does in a destructor: here, in its collector."""
+
+    def interrupt(_phase: str, _info: dict) -> None:
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # in the helper, that is
+            gc.callbacks.clear()
+            signal.raise_signal(signal.SIGINT)
+
+    return lambda *_: gc.callbacks.append(interrupt)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@both
+def test_dropped_by_python_while_producing(kafka: LocalKafka, topic: str, produce: Callable, dropped: Callable) -> None:
+    messages = make_messages("dropped", 100_000)
+    run = produce(kafka.config, topic, messages, progress=lambda _: (dropped(), gc.collect()))
+    check(run, messages, kafka.config, topic, "dropped")
+    assert run.submitted < len(messages)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_dropped_by_python_while_reading_back(
+    kafka: LocalKafka, topic: str, dropped: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages, read = make_messages("dropped", 100_000), itertools.count()
+    produce_async(kafka.config, topic, messages)
+    monkeypatch.setattr(kafka_helpers, "decode", lambda value: (next(read), decode(value))[1])
+    dropped()
+    with pytest.raises(KeyboardInterrupt):
+        read_back(kafka.config, topic, {"dropped": messages})
+    assert next(read) < len(messages) / 2
+
+
 @both
 def test_while_the_last_statistics_are_awaited(
     kafka: LocalKafka, topic: str, produce: Callable, monkeypatch: pytest.MonkeyPatch
@@ -209,6 +245,7 @@ def test_while_the_last_statistics_are_awaited(
     assert run.acknowledged == 10 and run.stopped == INTERRUPTED
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may hit a destructor, and be late
 def test_while_reading_back(kafka: LocalKafka, topic: str, frozen: Callable) -> None:
     messages = make_messages("read", 100_000)
     produce_async(kafka.config, topic, messages)
