@@ -791,16 +791,12 @@ class _Measurement:
         self.producer = ()  # none yet
         own = {"request.required.acks", "message.timeout.ms", *MEASURED_SETTINGS}
         self._config = {key: value for key, value in config.items() if key not in own} | MEASURED_SETTINGS
+        self._config["delivery.timeout.ms"] = int(delivery_timeout_s * 1000)
+        self._config["statistics.interval.ms"] = int(STATISTICS_INTERVAL_S * 1000)
 
     def __enter__(self) -> "_Measurement":
-        times = {
-            "delivery.timeout.ms": int(self._delivery_timeout_s * 1000),
-            "statistics.interval.ms": int(STATISTICS_INTERVAL_S * 1000),
-        }
         with contextlib.ExitStack() as stack:
-            client = _client(
-                Producer, self._config, on_interrupt=self._interrupt, stats_cb=self._statistics.append, **times
-            )
+            client = _client(Producer, self._config, on_interrupt=self._interrupt, stats_cb=self._statistics.append)
             self.producer, self._heard = stack.enter_context(client)
             self._warm_up()
             self._close = stack.pop_all().close

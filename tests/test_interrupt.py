@@ -36,6 +36,15 @@ from local_kafka import LocalKafka
 
 ROOT = Path(__file__).resolve().parent.parent
 both = pytest.mark.parametrize("produce", [produce_async, produce_sync], ids=["async", "sync"])
+# Whatever talks to a cluster outside a measurement. Without messages, a producer connects, warms up and ends.
+CALLS = {
+    "ensure_topic": lambda config, topic, _messages: ensure_topic(config, topic),
+    "produce_async": lambda config, topic, _messages: produce_async(config, topic, []),
+    "produce_sync": lambda config, topic, _messages: produce_sync(config, topic, []),
+    "end_offsets": lambda config, topic, _messages: end_offsets(config, topic),
+    "read_back": lambda config, topic, messages: read_back(config, topic, {"any": messages}),
+}
+each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
 class StopButton:
@@ -111,20 +120,13 @@ def check(run: kafka_helpers.ProducerRun, messages: list, config: dict[str, str]
 # --- Every phase -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("phase", ["ensure_topic", "produce_async", "produce_sync", "end_offsets", "read_back"])
-def test_while_connecting(kafka: LocalKafka, phase: str) -> None:
+@each_call
+def test_while_connecting(kafka: LocalKafka, call: Callable) -> None:
     """To a port that says nothing."""
-    action = {
-        "ensure_topic": lambda: ensure_topic(config, "any"),
-        "produce_async": lambda: produce_async(config, "any", []),
-        "produce_sync": lambda: produce_sync(config, "any", []),
-        "end_offsets": lambda: end_offsets(config, "any"),
-        "read_back": lambda: read_back(config, "any", {}),
-    }[phase]
     with socket.create_server(("127.0.0.1", 0)) as server:
         config = {**kafka.config, "bootstrap.servers": f"127.0.0.1:{server.getsockname()[1]}"}
         with StopButton(0.7), pytest.raises(KeyboardInterrupt):
-            action()
+            call(config, "any", [])
 
 
 @both
@@ -181,22 +183,15 @@ def test_many_times_at_any_moment(kafka: LocalKafka, topic: str) -> None:
         start = end
 
 
-@pytest.mark.parametrize("phase", ["ensure_topic", "produce_async", "produce_sync", "end_offsets", "read_back"])
-def test_before_and_after_the_measurement_at_any_moment(kafka: LocalKafka, topic: str, phase: str) -> None:
+@each_call
+def test_before_and_after_the_measurement_at_any_moment(kafka: LocalKafka, topic: str, call: Callable) -> None:
     """With Python 3.11, the client lost interrupts that it met in a callback."""
     messages = make_messages("any", 1_000)
     produce_async(kafka.config, topic, messages)
-    action = {
-        "ensure_topic": lambda: ensure_topic(kafka.config, topic),
-        "produce_async": lambda: produce_async(kafka.config, topic, []),
-        "produce_sync": lambda: produce_sync(kafka.config, topic, []),
-        "end_offsets": lambda: end_offsets(kafka.config, topic),
-        "read_back": lambda: read_back(kafka.config, topic, {"any": messages}),
-    }[phase]
     for attempt in range(8):
         with StopButton(0.03 + attempt * 0.037), pytest.raises(KeyboardInterrupt):
             while True:
-                outcome = action()
+                outcome = call(kafka.config, topic, messages)
                 if getattr(outcome, "stopped", None) == INTERRUPTED:  # nothing was left to break off: it is marked
                     raise KeyboardInterrupt
 
@@ -210,7 +205,7 @@ def dropped() -> Callable[[], None]:
             gc.callbacks.clear()
             signal.raise_signal(signal.SIGINT)
 
-    return lambda *_: gc.callbacks.append(interrupt)
+    return lambda: gc.callbacks.append(interrupt)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
