@@ -1,0 +1,183 @@
+"""Credentials, from wherever the user has put them; what is wrong is said without repeating what the file holds."""
+
+import difflib
+import io
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import dotenv.parser
+from confluent_kafka import Producer
+
+from harness.errors import ConfigError
+from harness.settings import LEFT_OUT, producer_settings
+from local_kafka import ClientConfig, quiet_logger
+
+# The course's keys for .env and the environment, and the client's own names for the same five settings.
+ENV_KEYS = {
+    "BOOTSTRAP_SERVERS": "bootstrap.servers",
+    "SECURITY_PROTOCOL": "security.protocol",
+    "SASL_MECHANISMS": "sasl.mechanisms",
+    "SASL_USERNAME": "sasl.username",
+    "SASL_PASSWORD": "sasl.password",
+}
+PLACEHOLDER = re.compile(r"<.*>|\{\{.*\}\}|\.\.\.|x{4,}.*|pkc-x{3,}.*|your?[-_ ].*", re.IGNORECASE)
+
+
+def load_config(properties: str | Path = "client.properties", env: str | Path = ".env") -> dict[str, str] | None:
+    """Read the client's configuration from wherever the user has put it, and say in a line which place that was.
+
+    ``properties`` wins where it exists. Otherwise the five keys of ``ENV_KEYS`` count, each from the environment or,
+    where that lacks it, from the file ``env``. What is wrong is said without repeating what the file holds, since a
+    slip can put the secret anywhere.
+
+    Args:
+        properties: the file that the Confluent Cloud console gives (``key=value`` lines, with or without a
+            ``[default]`` header as in Confluent's ``getting_started.ini``).
+        env: a file of ``KEY=value`` lines as in the course.
+
+    Returns:
+        The configuration for a confluent-kafka client, or None where no credentials are given.
+
+    Raises:
+        ConfigError: a place was found, but what stands there can't be used.
+    """
+    file = Path(properties)
+    if file.exists():
+        entries = _read_properties(file)
+        named = {name: name for name in ENV_KEYS.values()}
+    else:
+        file = Path(env)
+        entries = _read_env(file)
+        named = {name: key for key, name in ENV_KEYS.items()}
+    if not entries:
+        return None
+    place = " and ".join(sorted({where.split(", ")[0] for _, where in entries.values()}))
+    for key, (value, where) in entries.items():
+        if key in named and not value:
+            raise ConfigError(f"{where}: {named[key]} has no value; fill it in.")
+        if "\0" in value:
+            raise ConfigError(f"{where}: a NUL character is in the value; type the line again.")
+        if PLACEHOLDER.fullmatch(value):
+            raise ConfigError(
+                f"{where}: the example's placeholder still stands there; put your own value in its place."
+            )
+    _check_complete(entries, named, place)
+    _check_accepted(entries, named, place)
+    config = ClientConfig((key, value) for key, (value, _) in entries.items())
+    print(f"Configuration from {place}.")
+    if os.name == "posix" and file.exists() and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        print(f"Others on this machine can read {file.name}; to keep it to yourself: chmod 600 {file.name}")
+    return config
+
+
+Entries = dict[str, tuple[str, str]]  # the client's key -> (value, "file, line N")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path.name} is not a text file in UTF-8; save it as UTF-8, or download it again.") from None
+    except OSError as error:
+        raise ConfigError(f"{path.name} can't be read ({error.strerror}); check that it is a file of yours.") from None
+
+
+def _read_properties(path: Path) -> Entries:
+    entries: Entries = {}
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        line, where = line.strip(), f"{path.name}, line {number}"
+        if not line or line[0] in "#;!":
+            continue
+        if line[0] == "[":
+            if line != "[default]":
+                break  # getting_started.ini has a [consumer] section for another program
+            continue
+        key, equals, value = line.partition("=")
+        key = {"sasl.mechanism": "sasl.mechanisms"}.get(key.strip(), key.strip())  # the client knows both
+        if not equals or not key:
+            raise ConfigError(f"{where} is not of the form key=value{_meant(key)}; correct or remove it.")
+        if key.startswith(LEFT_OUT):
+            continue
+        _add(entries, key, _bare(value), where)
+    if not entries:
+        raise ConfigError(f"{path.name} holds no setting; download it again from the console, or remove it.")
+    return entries
+
+
+def _read_env(path: Path) -> Entries:
+    entries: Entries = {}
+    if path.exists():
+        for binding in dotenv.parser.parse_stream(io.StringIO(_read_text(path))):
+            key, where = (binding.key or "").strip(), f"{path.name}, line {binding.original.line}"
+            if binding.error or (key in ENV_KEYS and binding.value is None):
+                raise ConfigError(f"{where} is not of the form KEY=value{_meant(key)}; correct or remove it.")
+            if key in ENV_KEYS:
+                _add(entries, ENV_KEYS[key], binding.value.strip(), where)
+            elif key and (meant := _meant(key)):
+                raise ConfigError(f"{where} has an unknown key{meant}.")
+    for key, name in ENV_KEYS.items():
+        if os.environ.get(key):
+            entries[name] = (os.environ[key].strip(), "the environment")
+    return entries
+
+
+def _add(entries: Entries, key: str, value: str, where: str) -> None:
+    if key in entries:
+        raise ConfigError(f"{where} gives a key again that {entries[key][1].split(', ')[-1]} has; keep one of them.")
+    entries[key] = (value, where)
+
+
+def _bare(value: str) -> str:
+    """The value without stray spaces, a comment after it, or quotes around it."""
+    value = re.split(r"\s[#;]", value, maxsplit=1)[0].strip()
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
+
+
+def _meant(key: str) -> str:
+    """``" (did you mean sasl.username?)"`` where the key resembles one of the five; never the key itself."""
+    close = difflib.get_close_matches(key, [*ENV_KEYS, *ENV_KEYS.values()], n=1, cutoff=0.8)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _check_complete(entries: Entries, named: Mapping[str, str], place: str) -> None:
+    protocol = entries.get("security.protocol", ("PLAINTEXT", ""))[0].upper()
+    needed = list(named) if protocol.startswith("SASL_") or "sasl.password" in entries else ["bootstrap.servers"]
+    missing = [key for key in needed if key not in entries]
+    if not missing:
+        return
+    misspelt = [
+        f" {where} may be meant for it{_meant(key)}."
+        for key, (_, where) in entries.items()
+        if key not in named and _meant(key)
+    ]
+    lacks = " and ".join(named[key] for key in missing)
+    raise ConfigError(f"{place} lacks {lacks}; add it as in the example file.{''.join(misspelt[:1])}")
+
+
+def _check_accepted(entries: Entries, named: Mapping[str, str], place: str) -> None:
+    """Let the client itself judge the settings; that connects to nothing."""
+    if _refusal({key: value for key, (value, _) in entries.items()}) is None:
+        return
+    # The client's sentence may repeat the value, so each setting is tried by itself, among others that are right.
+    right = {"security.protocol": "SASL_SSL", "sasl.mechanisms": "PLAIN", "sasl.username": "-", "sasl.password": "-"}
+    for key, (value, where) in entries.items():
+        refusal = _refusal(right | {key: value})
+        if refusal and "No such configuration property" in refusal:
+            raise ConfigError(f"{where} has a key that the client doesn't know{_meant(key)}; correct or remove it.")
+        if refusal:
+            raise ConfigError(
+                f"{where}: the client doesn't accept this value for {named.get(key, key)}; for Confluent Cloud copy "
+                "the line from the console, for other settings see librdkafka's CONFIGURATION.md."
+            )
+    raise ConfigError(f"{place}: these settings don't fit each other; compare with the example file.")
+
+
+def _refusal(config: dict[str, str]) -> str | None:
+    try:
+        Producer(producer_settings(config), logger=quiet_logger()).close()
+    except Exception as error:  # the client raises exceptions of many kinds for settings it can't use
+        return str(error)
+    return None

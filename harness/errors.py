@@ -1,0 +1,23 @@
+"""The errors a user meets; the message of each is a sentence that says what is wrong and what to do."""
+
+from local_kafka import PlainError
+
+
+class ConfigError(PlainError):
+    """The configuration or a parameter can't be used; names file, line or key and the remedy, never a value."""
+
+
+class ClusterError(PlainError):
+    """The cluster can't be reached or refuses something; says what it was and what to do."""
+
+
+class ResultsError(PlainError):
+    """A saved run can't be used; names the file and the remedy."""
+
+
+class RunInterrupted(PlainError):
+    """The user stopped a measurement; says where the part that was measured is saved."""
+
+
+class RunIncomplete(PlainError):
+    """A run that something else rests on did not deliver all its messages; says why."""

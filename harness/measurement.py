@@ -1,0 +1,177 @@
+"""Batches, their delivery reports, and waiting, around one connected and warmed-up producer.
+
+A stop (the user's button, a timeout, a fatal error of the client) is noted in one place, :meth:`Measurement.stop`:
+what is under way fails at once, so that a waiting ``flush()`` returns, and the run ends at the next safe point between
+two calls of the client. Nothing is raised out of a signal handler or a delivery report.
+"""
+
+import contextlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from time import perf_counter
+
+import numpy
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from harness.checks import check_seconds, check_whole
+from harness.client import client_error, connect, give_up
+from harness.runs import INTERRUPTED, BatchTiming, ProducerRun
+from harness.settings import producer_settings
+from harness.statistics import INTERVAL_S, Network
+from harness.warm_up import await_statistics, warm_up
+
+Report = Callable[[KafkaError | None, Message], None]
+
+
+class Stopped(Exception):
+    """Ends the block of a stopped run; raised between two calls of the client."""
+
+
+@contextlib.contextmanager
+def measured(mode: str, config: Mapping[str, str], topic: str, delivery_timeout_s: float) -> Iterator["Measurement"]:
+    """A producer for one run: connection, metadata and warm-up come before the block, its ``result`` is ready after it.
+
+    Args:
+        mode: of the result.
+        config: client configuration.
+        topic: where to send to.
+        delivery_timeout_s: after so many seconds without acknowledgement a message has failed, and the run is stopped.
+
+    Raises:
+        ConfigError: ``delivery_timeout_s`` can't be used.
+        ClusterError: the cluster can't be reached, or the topic can't be written to.
+        KeyboardInterrupt: the user pressed the stop button before the block; in the block, it is noted in the result.
+    """
+    check_seconds("delivery_timeout_s", delivery_timeout_s)
+    settings = producer_settings(config)
+    settings["delivery.timeout.ms"] = round(delivery_timeout_s * 1000)
+    settings["statistics.interval.ms"] = round(INTERVAL_S * 1000)
+    network = Network()
+    with connect(Producer, settings, stats_cb=network.take) as connection:
+        sent = warm_up(connection, topic)
+        await_statistics(connection, network, sent)
+        network.begin()
+        run = Measurement(mode, connection.client, topic, delivery_timeout_s)
+        connection.stop.check()
+        connection.stop.then = lambda: run.stop(INTERRUPTED)
+        try:
+            yield run
+        except Stopped:
+            pass
+        finally:
+            run.settle()
+        if run.result.complete:
+            await_statistics(connection, network, sent + run.result.acknowledged)
+            run.result.network = network.summary(run.result.acknowledged)
+
+
+class Measurement:
+    """One run under way.
+
+    Attributes:
+        producer: confluent-kafka's, ready to send.
+        result: the run, complete once :meth:`settle` has been called.
+    """
+
+    def __init__(self, mode: str, producer: Producer, topic: str, delivery_timeout_s: float):
+        self.producer = producer
+        self.result = ProducerRun(mode)
+        self._topic, self._delivery_timeout_s = topic, delivery_timeout_s
+        self._batches: list[tuple[BatchTiming, array, float]] = []  # each with its messages' waits, and its start
+
+    def batches(
+        self, messages: Iterable[tuple[bytes, bytes]], size: int, progress: Callable[[int], object] | None
+    ) -> Iterator[list[tuple[bytes, bytes]]]:
+        """Cut the messages into batches; tell ``progress`` the size of each that is done; end where the run is stopped.
+
+        Raises:
+            ConfigError: ``size`` is not a whole number of 1 or more.
+        """
+        check_whole("batch_size", size)
+        messages = iter(messages)
+        while not self.result.stopped and (batch := list(islice(messages, size))):
+            yield batch
+            if progress:
+                progress(len(batch))
+
+    def timing(self, messages: int, started: float) -> tuple[BatchTiming, Report]:
+        """Record a new batch; return it with the delivery report, which the client calls for each of its messages."""
+        timing, waits, left = BatchTiming(messages), array("f"), messages
+        self._batches.append((timing, waits, started))
+        waited = waits.append
+
+        def report(error: KafkaError | None, message: Message) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                timing.delivered_s = perf_counter() - started
+            if error is None:
+                waited(message.latency())
+            else:
+                self._failed(timing, error, message)
+
+        return timing, report
+
+    def _failed(self, timing: BatchTiming, error: KafkaError, message: Message) -> None:
+        timing.failed += 1
+        self.result.undelivered.append((message.key(), message.value()))
+        self.result.errors[error.name()] = self.result.errors.get(error.name(), 0) + 1
+        if error.fatal():
+            self.stop(f"the client gave up: {error.name()}")
+        elif error.code() == KafkaError._MSG_TIMED_OUT:
+            self.stop(f"no acknowledgement within {self._delivery_timeout_s:g} s")
+
+    def refused(self, refusal: Exception, key: bytes, value: bytes, report: Report) -> None:
+        """Deal with a message that ``produce()`` did not take: wait while the queue is full, else it has failed."""
+        while isinstance(refusal, BufferError):
+            self.result.queue_full += 1
+            self.poll(0.1)
+            if self.result.stopped:
+                raise Stopped
+            try:
+                return self.producer.produce(self._topic, value, key, -1, report)
+            except (BufferError, KafkaException) as again:
+                refusal = again
+        report(refusal.args[0], Message(key=key, value=value))
+
+    def poll(self, timeout_s: float) -> None:
+        """Serve the delivery reports that have come; wait for one at most so long."""
+        try:
+            self.producer.poll(timeout_s)
+        except (KafkaException, SystemError) as error:
+            self.stop(f"the client gave up: {client_error(error).name()}")
+
+    def flush(self) -> None:
+        """Wait until each message that was handed over is acknowledged or has failed, and serve its report."""
+        try:
+            self.producer.flush()
+        except (KafkaException, SystemError) as error:
+            self.stop(f"the client gave up: {client_error(error).name()}")
+        if self.result.stopped:
+            raise Stopped
+
+    def stop(self, reason: str) -> None:
+        """Have the run end at its next safe point; what is under way fails now. The first reason counts."""
+        self.result.stopped = self.result.stopped or reason
+        if len(self.producer):
+            self.producer.purge()
+
+    def settle(self) -> None:
+        """Let go of what is still under way after a stop, and bring the counts and times together."""
+        result = self.result
+        give_up(self.producer)
+        ended = perf_counter()
+        for timing, waits, started in self._batches:
+            timing.acknowledged = len(waits)
+            if not timing.elapsed_s:  # the run was stopped in the middle of this batch
+                timing.messages = timing.acknowledged + timing.failed
+                timing.elapsed_s = ended - started
+            timing.delivered_s = timing.delivered_s or ended - started
+        result.batches = [timing for timing, _, _ in self._batches]
+        if self._batches:
+            last = max(started + timing.delivered_s for timing, _, started in self._batches)
+            result.elapsed_s = last - self._batches[0][2]
+        if result.acknowledged:
+            waits = numpy.concatenate([waits for _, waits, _ in self._batches])
+            result.wait_quantiles_s = numpy.quantile(waits, numpy.linspace(0, 1, 201)).tolist()

@@ -1,0 +1,142 @@
+"""What one producer's run has measured."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+
+import pandas as pd
+
+from harness.errors import RunIncomplete
+from harness.explain import in_words
+
+INTERRUPTED = "interrupted"
+
+
+@dataclass
+class BatchTiming:
+    """One batch of a run.
+
+    Attributes:
+        messages: how many were submitted in it.
+        elapsed_s: the time its sender spent on it, from its first ``produce()`` until the next batch may begin.
+        delivered_s: from its first ``produce()`` to the report on its last message, which ``poll`` or ``flush`` serves.
+        acknowledged, failed: what became of the messages.
+    """
+
+    messages: int
+    elapsed_s: float = 0.0
+    delivered_s: float = 0.0
+    acknowledged: int = 0
+    failed: int = 0
+
+
+@dataclass
+class ProducerRun:
+    """One producer sending all messages once.
+
+    Attributes:
+        mode: ``async`` or ``sync``.
+        batches: one :class:`BatchTiming` a batch, in order.
+        elapsed_s: from the first ``produce()`` to the last acknowledgement (or report of failure).
+        errors: why messages failed, with how many for each reason.
+        queue_full: how often the client's queue was full and the sender had to wait.
+        stopped: empty, or why the run ended before all messages were submitted or settled.
+        wait_quantiles_s: acknowledged messages' time from ``produce()`` to the report: quantiles 0, 0.5 % ... 100 %.
+        network: what the client's own statistics say of this run, see :class:`harness.statistics.Network`.
+        undelivered: (key, value) of the failed messages, for whoever wants to send them again; not saved.
+    """
+
+    mode: str
+    run_id: str = ""
+    batches: list[BatchTiming] = field(default_factory=list, repr=False)
+    elapsed_s: float = 0.0
+    errors: dict[str, int] = field(default_factory=dict)
+    queue_full: int = 0
+    stopped: str = ""
+    wait_quantiles_s: list[float] = field(default_factory=list, repr=False)
+    network: dict[str, float] = field(default_factory=dict, repr=False)
+    undelivered: list[tuple[bytes | None, bytes | None]] = field(default_factory=list, repr=False)
+
+    def __str__(self) -> str:
+        end = f"; {self.failed:,} failed" if self.failed else ""
+        end += f"; stopped: {self.stopped}" if self.stopped else ""
+        return f"{counted(self.acknowledged, 'message')} acknowledged in {self.elapsed_s:.3g} s{end}"
+
+    @property
+    def submitted(self) -> int:
+        """Messages given to the client, failed ones included."""
+        return sum(batch.messages for batch in self.batches)
+
+    @property
+    def acknowledged(self) -> int:
+        """Messages that the broker has acknowledged."""
+        return sum(batch.acknowledged for batch in self.batches)
+
+    @property
+    def failed(self) -> int:
+        """Messages that were not delivered, or of which it isn't known."""
+        return sum(batch.failed for batch in self.batches)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every message was submitted and acknowledged."""
+        return not self.stopped and self.acknowledged == self.submitted
+
+    @property
+    def submitting_s(self) -> float:
+        """The time that the sender spent on all batches; in sync that includes every wait, in async not the last."""
+        return sum(batch.elapsed_s for batch in self.batches)
+
+    @property
+    def request_rate(self) -> float:
+        """Messages submitted / s while submitting, failed ones included (the course's "request rate")."""
+        return self.submitted / self.submitting_s if self.batches else 0.0
+
+    @property
+    def response_rate(self) -> float:
+        """Messages acknowledged / s, up to the last acknowledgement (the course's "response rate")."""
+        return self.acknowledged / self.elapsed_s if self.elapsed_s else 0.0
+
+
+def checked(run: ProducerRun) -> ProducerRun:
+    """The run, if it is complete: for all that rests on a run and does not account for its messages itself.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it.
+        RunIncomplete: with the reason.
+    """
+    if run.stopped == INTERRUPTED:
+        raise KeyboardInterrupt
+    if not run.complete:
+        raise RunIncomplete(f"Not all messages were delivered: {outcome(run)}. Try again once the cluster is well.")
+    return run
+
+
+def outcome(run: ProducerRun) -> str:
+    """What became of an incomplete run's messages, as a clause."""
+    reasons = ", ".join(f"{in_words(name)}: {count:,}" for name, count in run.errors.items())
+    said = f"{counted(run.acknowledged, 'message')} acknowledged, {run.failed:,} failed"
+    return said + (f" ({reasons})" if reasons else "") + (f"; stopped: {run.stopped}" if run.stopped else "")
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 message``, ``20,000 messages``."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
+def alternating(first: str, second: str, each: int) -> list[str]:
+    """``each`` runs of both, in the order first, second, second, first, ... so that a drift affects both alike."""
+    return [name for pair in range(each) for name in ((first, second) if pair % 2 == 0 else (second, first))]
+
+
+def batches_frame(runs: Iterable[ProducerRun]) -> pd.DataFrame:
+    """One row a batch, runs numbered from 1 in the order given.
+
+    Columns: ``run``, ``mode``, ``batch`` (from 1) and what :class:`BatchTiming` has.
+    """
+    columns = ["run", "mode", "batch", "messages", "elapsed_s", "delivered_s", "acknowledged", "failed"]
+    rows = [
+        {"run": run, "mode": each.mode, "batch": batch, **asdict(timing)}
+        for run, each in enumerate(runs, start=1)
+        for batch, timing in enumerate(each.batches, start=1)
+    ]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,86 @@
+"""Make a topic, and ask the cluster about it."""
+
+import time
+from collections.abc import Mapping
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from harness.client import CONNECT_TIMEOUT_S, PATIENCE_S, Connection, ask, connect
+from harness.errors import ClusterError
+from harness.explain import explain
+from harness.settings import READER_SETTINGS
+
+
+def metadata(connection: Connection):
+    """The cluster's metadata: brokers and topics."""
+    return ask(connection, lambda timeout: connection.client.list_topics(timeout=timeout))
+
+
+def topic_metadata(connection: Connection, topic: str):
+    """The topic's metadata, once it can be used: the brokers learn of a new topic one after the other.
+
+    Raises:
+        ClusterError: there is no such topic, or no right to use it.
+    """
+    asked = time.monotonic()
+    while True:
+        found = ask(connection, lambda timeout: connection.client.list_topics(topic, timeout=timeout)).topics[topic]
+        if found.partitions and not found.error:
+            return found
+        if time.monotonic() - asked > PATIENCE_S:
+            raise ClusterError(f"The topic {topic} can't be used: {explain(found.error)}.")
+        time.sleep(0.1)
+
+
+def ensure_topic(config: Mapping[str, str], topic: str, *, partitions: int = 6, replication: int = -1) -> None:
+    """Create the topic unless it is there, and wait until it can be used.
+
+    Args:
+        config: client configuration.
+        topic: its name.
+        partitions: how many a new topic gets (6 is the Confluent Cloud console's default).
+        replication: its replication factor; -1 leaves it to the cluster (on Confluent Cloud: 3).
+
+    Raises:
+        ClusterError: no connection, no right to create it, or the cluster refuses the replication factor.
+    """
+    with connect(AdminClient, config) as connection:
+        found = metadata(connection)
+        if topic in found.topics:
+            return
+        # A simulated cluster can't create topics on demand; its topics create themselves when first asked for.
+        if not (found.cluster_id or "").startswith("mockCluster"):
+            _create(connection, NewTopic(topic, num_partitions=partitions, replication_factor=replication))
+        topic_metadata(connection, topic)
+
+
+def _create(connection: Connection, topic: NewTopic) -> None:
+    limits = {"operation_timeout": CONNECT_TIMEOUT_S, "request_timeout": CONNECT_TIMEOUT_S}
+    try:
+        created = connection.client.create_topics([topic], **limits)[topic.topic]
+        while not created.done():
+            connection.client.poll(0.05)
+            connection.stop.check()
+        created.result()
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise ClusterError(
+                f"The topic {topic.topic} can't be created: {explain(error, connection.heard)}."
+            ) from None
+
+
+def offsets(config: Mapping[str, str], topic: str) -> dict[int, tuple[int, int]]:
+    """For each partition the offset of the oldest message that is still there, and that of the next one to come."""
+    with connect(Consumer, config, **READER_SETTINGS) as connection:
+
+        def watermarks(number: int) -> tuple[int, int]:
+            partition = TopicPartition(topic, number)
+            return ask(connection, lambda timeout: connection.client.get_watermark_offsets(partition, timeout=timeout))
+
+        return {number: watermarks(number) for number in topic_metadata(connection, topic).partitions}
+
+
+def end_offsets(config: Mapping[str, str], topic: str) -> dict[int, int]:
+    """The offset that the next message of each partition will have: where a later ``read_back`` may begin."""
+    return {number: end for number, (_, end) in offsets(config, topic).items()}
