@@ -176,6 +176,8 @@ def _check_accepted(entries: Entries, named: Mapping[str, str], place: str) -> N
 
 
 def _refusal(config: dict[str, str]) -> str | None:
+    # Without the address, which it takes as it is: it would look that up, and connect.
+    config = {key: value for key, value in config.items() if key != "bootstrap.servers"}
     try:
         Producer(producer_settings(config), logger=quiet_logger()).close()
     except Exception as error:  # the client raises exceptions of many kinds for settings it can't use
