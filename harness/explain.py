@@ -80,6 +80,8 @@ def explain_refusal(error: Exception, settings: Mapping[str, object]) -> str:
     if meaning := known([str(error)]):
         return meaning
     named = [key for key in settings if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", str(error))]
+    # The client may have another name for it: queue.buffering.max.ms for linger.ms.
+    named = named or re.findall(r'property "([\w.]+)"', str(error))
     if not named:
         return "its settings don't fit each other; compare with the example file"
     return f"it refuses the setting {' with '.join(named)}; correct or remove it"
