@@ -91,21 +91,23 @@ def load_results(folder: str | Path) -> Results:
     folder = Path(folder)
     try:
         content = json.loads((folder / "results.json").read_bytes())
-        environment, rows = content["environment"], content["rows"]
-        totals = [{key: value for key, value in run.items() if key not in DERIVED} for run in content["runs"]]
     except OSError:
         raise ResultsError(
             f"No saved run in {folder.name}: it has no results.json; check the name, or measure again."
         ) from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except ValueError:
         raise ResultsError(f"{folder.name}/results.json {CUT_SHORT}") from None
-    tables = {name: _table(folder / f"{name}.csv", length) for name, length in rows.items()}
-    batches = tables.pop("batches")
-    runs = []
-    for number, each in enumerate(totals, start=1):
-        timings = batches[batches["run"] == number].drop(columns=["run", "mode", "batch"]).to_dict("records")
-        runs.append(ProducerRun(**each, batches=[BatchTiming(**timing) for timing in timings]))
-    return Results(folder, environment, runs, tables=tables)
+    try:
+        tables = {name: _table(folder / f"{name}.csv", rows) for name, rows in content["rows"].items()}
+        batches = tables.pop("batches").drop(columns=["mode", "batch"])
+        runs = []
+        for number, run in enumerate(content["runs"], start=1):
+            totals = {key: value for key, value in run.items() if key not in DERIVED}
+            timings = batches[batches["run"] == number].drop(columns="run").to_dict("records")
+            runs.append(ProducerRun(**totals, batches=[BatchTiming(**timing) for timing in timings]))
+        return Results(folder, content["environment"], runs, tables=tables)
+    except (TypeError, KeyError, AttributeError):
+        raise ResultsError(f"{folder.name}/results.json or batches.csv {CUT_SHORT}") from None
 
 
 CUT_SHORT = "is not as it was saved, or was cut short; restore the folder, or measure again."

@@ -5,6 +5,7 @@ from dataclasses import replace
 from confluent_kafka import Producer
 
 import kafka_helpers as kh
+from harness.warm_up import WARM_UP
 
 
 def send(kafka, topic, *messages):
@@ -43,7 +44,7 @@ def test_missing_doubled_damaged_and_foreign(kafka, topic):
         (None, b"\xff"),
         (b"k", None),
     )
-    send(kafka, topic, changed, (b"k", kh.encode(beyond)), *kh.make_messages("somebody-else", 50), (None, kh.WARM_UP))
+    send(kafka, topic, changed, (b"k", kh.encode(beyond)), *kh.make_messages("somebody-else", 50), (None, WARM_UP))
     found = kh.read_back(kafka.config, topic, sent)
     assert row(found, "r") == {"expected": 10, "received": 4, "missing": 6, "duplicated": 2, "damaged": 3}
     assert row(found, "unknown")["damaged"] == 3
