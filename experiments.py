@@ -1,172 +1,162 @@
-"""The measurements behind the notebook's part "Going further": each function asks one question and returns a table."""
+"""The measurements of ``going_further.ipynb``: each function asks one question and returns a table.
+
+In the tables, ``messages`` are acknowledged ones, ``elapsed_s`` is the time they took in seconds, and ``repeat`` counts
+the rounds. A run that is not complete ends an experiment with the reason, and the user's interrupt ends it at once.
+"""
 
 import asyncio
-import contextlib
 import dataclasses
 import io
+import itertools
 import json
+import multiprocessing
+import random
 import statistics
+import subprocess
+import sys
+import threading
 import time
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
+from time import perf_counter
 
 import fastavro
 import pandas as pd
+from confluent_kafka import Producer
 from confluent_kafka.aio import AIOProducer
 
 import kafka_helpers as kh
-from local_kafka import quiet_logger, simulated_cluster
+from harness.client import connect
+from harness.measurement import measured
+from harness.read_back import read_back
+from harness.runs import ProducerRun, checked
+from harness.settings import MEASURED_SETTINGS, producer_settings
+from harness.warm_up import WARM_UP, warm_up
+from local_kafka import LocalKafka, quiet_logger
 
 ROUND_TRIPS_MS = (0, 1, 2, 5, 10, 20, 50)
 WAITS = (1, 2, 5, 10, 50, 100, 500, 2_000, 10_000)
-LOCAL_WAITS, SIMULATED_WAITS = 600, 25  # a run of wait_every waits so often, or has num_messages messages
 LINGERS_MS, LINGER_MESSAGES = (0, 5, 100), 100
-# For each part its question, and how many round trips it takes on the given cluster, from the messages of a run.
-PARTS = {
-    "same": ("the same producer twice", lambda messages: 12 * messages // 20),
-    "law": ("the law of the round trip", lambda messages: 0),
-    "between": ("waiting after every k", lambda messages: 3 * sum(min(LOCAL_WAITS, messages // k) for k in WAITS)),
-    "ways": ("other ways to be asynchronous", lambda messages: 100),
-    "serializing": ("what serializing costs", lambda messages: 0),
-    "linger": ("whether linger.ms slows a flush", lambda messages: 3 * len(LINGERS_MS) * LINGER_MESSAGES),
-}
-COSTLY_S = 60.0
+SOURCE_RATE, SOURCE_BATCH = 1_000, 50  # messages a second, and in a batch, while a broker dies
+DEAD_S = 1.0  # from killing the broker to starting it again
+LONGEST_LIFE_S = 0.5  # of a program that is killed
+Config = Mapping[str, str]
 
 
-def choose_parts(wanted: set[str] | None, cluster: kh.Cluster, num_messages: int, round_trip_ms: float) -> set[str]:
-    """Which parts to measure; those left out for the time they would take are named, with that time.
+def rounds(number: int, things: Iterable) -> Iterator[tuple[int, object]]:
+    """Each thing in turn, again and again; every second round backwards, so that a drift affects all alike."""
+    things = list(things)
+    for each in range(number):
+        for thing in things[:: 1 if each % 2 == 0 else -1]:
+            yield each, thing
 
-    Args:
-        wanted: names from ``PARTS``; None stands for all that take less than a minute on this cluster, or, on a
-            cluster that the notebook itself has started, for all.
-        cluster: where the messages go.
-        num_messages: of a run.
-        round_trip_ms: of the cluster, in milliseconds.
 
-    Raises:
-        kafka_helpers.ConfigError: a name is unknown.
+def counts(run: ProducerRun) -> dict[str, float]:
+    """What a table has of a complete run."""
+    return {"messages": checked(run).acknowledged, "elapsed_s": run.elapsed_s}
+
+
+def same_twice(config: Config, topic: str, num_messages: int) -> pd.DataFrame:
+    """What does the harness call "no difference"? Each producer alternates with itself, six runs under each name."""
+    modes = {"async": (kh.produce_async, num_messages), "sync": (kh.produce_sync, max(1, num_messages // 20))}
+    return pd.DataFrame(
+        {"mode": mode, "name": name} | counts(produce(config, topic, kh.make_messages("same", count)))
+        for name in kh.alternating("A", "A again", 6)
+        for mode, (produce, count) in modes.items()
+    )
+
+
+def round_trip_law(num_messages: int, *, repeats: int = 6, seconds: float = 0.3) -> pd.DataFrame:
+    """How does the time per message depend on the round trip? Three brokers, TLS and login, at several distances.
+
+    A synchronous run sends as many messages as should take about ``seconds``, the asynchronous one all of them. In the
+    table ``set_ms`` is the chosen distance and ``round_trip_ms`` what the client itself measured, as a mean.
     """
-    if unknown := set(wanted or ()) - set(PARTS):
-        raise kh.ConfigError(f"further has unknown parts: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}.")
-    if wanted is not None:
-        return set(wanted)
-    chosen = set()
-    for name, (question, round_trips) in PARTS.items():
-        seconds = round_trips(num_messages) * round_trip_ms / 1000
-        if not cluster.configured or seconds < COSTLY_S:
-            chosen.add(name)
+    rows = []
+    with LocalKafka(3, distance_ms=0) as kafka:
+        kh.ensure_topic(kafka.config, "law")
+        for repeat, ms in rounds(repeats, ROUND_TRIPS_MS):
+            kafka.set_distance(ms)
+            runs = {"sync": (kh.produce_sync, max(8, int(1000 * seconds / (ms + 1))))}
+            if repeat == 0:
+                runs["async"] = (kh.produce_async, num_messages)
+            for mode, (produce, count) in runs.items():
+                run = checked(produce(kafka.config, "law", kh.make_messages("law", count)))
+                row = {"mode": mode, "repeat": repeat, "set_ms": ms, "round_trip_ms": run.network["rtt_ms"]}
+                rows.append(row | counts(run))
+    return pd.DataFrame(rows)
+
+
+def wait_every(k: int, config: Config, topic: str, messages: Iterable[tuple[bytes, bytes]]) -> ProducerRun:
+    """As ``produce_sync``, but hand over ``k`` messages before each wait; ``messages`` have to be a multiple of k."""
+    messages = iter(messages)
+    with measured(f"wait after every {k}", config, topic, 120.0) as run:
+        for first in messages:
+            started = perf_counter()
+            timing, report = run.timing(k, started)
+            for key, value in itertools.chain([first], itertools.islice(messages, k - 1)):
+                run.producer.produce(topic, value, key, -1, report)
+            run.flush()
+            timing.elapsed_s = perf_counter() - started
+    return run.result
+
+
+def between(config: Config, topic: str, num_messages: int, *, most_waits: int, repeats: int) -> pd.DataFrame:
+    """What lies between waiting after each message and waiting once? A run waits ``most_waits`` times at most.
+
+    In the table, 0 as ``k`` stands for waiting only at the end: ``produce_async``.
+    """
+    rows = []
+    for repeat, k in rounds(repeats, (*WAITS, 0)):
+        count = k * max(1, min(most_waits, num_messages // k)) if k else num_messages
+        produce = partial(wait_every, k) if k else kh.produce_async
+        rows.append({"k": k, "repeat": repeat} | counts(produce(config, topic, kh.make_messages("between", count))))
+    return pd.DataFrame(rows)
+
+
+async def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 5) -> pd.DataFrame:
+    """What do other ways of asynchronous sending change?"""
+    rows = []
+    for repeat, way in rounds(repeats, ("produce", "failures only", "AIOProducer")):
+        messages = kh.make_messages("ways", min(num_messages, 50_000))  # all of them fit into the client's queue
+        if way == "produce":
+            sent = counts(kh.produce_async(config, topic, messages))
+        elif way == "failures only":
+            sent = _reporting_failures(config, topic, messages)
         else:
-            print(f"Left out: {question} (about {seconds / 60:.0f} minutes here); see the parameter further.")
-    return chosen
-
-
-def same_twice(config: Mapping[str, str], topic: str, num_messages: int) -> pd.DataFrame:
-    """What does the harness call "no difference"? Each producer alternates with itself, six runs under each name.
-
-    Returns:
-        Columns ``mode``, ``name`` (``A`` or ``A again``), ``messages`` (acknowledged ones), ``elapsed_s``.
-    """
-    rows = []
-    for name in kh.alternating("A", "A again", 6):
-        for mode, produce, count in (
-            ("async", kh.produce_async, num_messages),
-            ("sync", kh.produce_sync, max(1, num_messages // 20)),
-        ):
-            run = produce(config, topic, kh.make_messages("same", count))
-            rows.append({"mode": mode, "name": name, "messages": run.acknowledged, "elapsed_s": run.elapsed_s})
+            sent = await _with_asyncio(config, topic, messages)
+        rows.append({"way": way, "repeat": repeat} | sent)
     return pd.DataFrame(rows)
 
 
-def round_trip_law(num_messages: int, *, repeats: int = 6, seconds: float = 0.4) -> pd.DataFrame:
-    """How does the time per message depend on the round trip? Measured on simulated clusters.
-
-    Each synchronous run sends as many messages as should take about ``seconds``, the asynchronous one all of them.
-
-    Returns:
-        Columns ``repeat``, ``mode``, ``set_ms`` (the chosen round trip), ``round_trip_ms`` (the client's own mean),
-        ``messages`` (acknowledged ones), ``elapsed_s``.
-    """
-    rows = []
-    with contextlib.ExitStack() as stack:
-        clusters = {rtt: stack.enter_context(simulated_cluster(rtt)) for rtt in ROUND_TRIPS_MS}
-        for cluster in clusters.values():
-            kh.ensure_topic(cluster.config, "law")
-        for repeat in range(repeats):
-            # Every second round goes backwards, so that a drift of the machine doesn't look like an effect.
-            for rtt, cluster in list(clusters.items())[:: 1 if repeat % 2 == 0 else -1]:
-                runs = {"sync": (kh.produce_sync, max(10, int(1000 * seconds / (rtt + 0.3))))}
-                if repeat == 0:
-                    runs["async"] = (kh.produce_async, num_messages)
-                for mode, (produce, count) in runs.items():
-                    run = produce(cluster.config, "law", kh.make_messages("law", count))
-                    rows.append({"repeat": repeat, "mode": mode, "set_ms": rtt, "round_trip_ms": run.network["rtt_ms"]})
-                    rows[-1] |= {"messages": run.acknowledged, "elapsed_s": run.elapsed_s}
-    return pd.DataFrame(rows)
+def _reporting_failures(config: Config, topic: str, messages: list) -> dict[str, float]:
+    failures = []
+    with connect(Producer, producer_settings(config), **{"delivery.report.only.error": True}) as connection:
+        warm_up(connection, topic)
+        produce = connection.client.produce
+        started = perf_counter()
+        for key, value in messages:
+            produce(topic, value, key, -1, lambda error, _: failures.append(error))
+        connection.client.flush()
+        return {"messages": len(messages) - len(failures), "elapsed_s": perf_counter() - started}
 
 
-def wait_every(cluster: kh.Cluster, topic: str, num_messages: int, *, simulated_ms: int = 20) -> pd.DataFrame:
-    """What lies between waiting after each message and waiting once? On the given cluster, and on a simulated one.
-
-    Returns:
-        Columns ``place``, ``k`` (wait after every k messages; 0: only at the end, ``produce_async``), ``repeat``,
-        ``messages`` (acknowledged ones), ``elapsed_s``.
-    """
-    rows = []
-    with simulated_cluster(simulated_ms) as simulated:
-        kh.ensure_topic(simulated.config, topic)
-        for place, config, waits, repeats in (
-            (cluster.kind, cluster.config, LOCAL_WAITS, 3),
-            (f"simulated, {simulated_ms} ms", simulated.config, SIMULATED_WAITS, 1),
-        ):
-            for repeat in range(repeats):
-                for k in (*WAITS, 0)[:: 1 if repeat % 2 == 0 else -1]:
-                    messages = kh.make_messages("between", min(num_messages, waits * k) if k else num_messages)
-                    run = (
-                        kh.produce_sync(config, topic, messages, batch_size=len(messages), wait_every=k)
-                        if k
-                        else kh.produce_async(config, topic, messages)
-                    )
-                    rows.append({"place": place, "k": k, "repeat": repeat})
-                    rows[-1] |= {"messages": run.acknowledged, "elapsed_s": run.elapsed_s}
-    return pd.DataFrame(rows)
-
-
-async def other_ways(config: Mapping[str, str], topic: str, num_messages: int, *, rounds: int = 5) -> pd.DataFrame:
-    """What do the client's other asynchronous calls change? In rounds, each in turn, forwards and backwards.
-
-    Returns:
-        Columns ``way``, ``round``, ``messages`` (acknowledged ones), ``elapsed_s``.
-    """
-    ways = ["produce", "produce_batch", "AIOProducer"]
-    rows = []
-    for number in range(rounds):
-        for way in ways[:: 1 if number % 2 == 0 else -1]:
-            messages = kh.make_messages("ways", num_messages)
-            if way == "AIOProducer":
-                acknowledged, elapsed_s = await _with_aio_producer(config, topic, messages)
-            else:
-                run = {"produce": kh.produce_async, "produce_batch": kh.produce_batches}[way](config, topic, messages)
-                acknowledged, elapsed_s = run.acknowledged, run.elapsed_s
-            rows.append({"way": way, "round": number, "messages": acknowledged, "elapsed_s": elapsed_s})
-    return pd.DataFrame(rows)
-
-
-async def _with_aio_producer(config: Mapping[str, str], topic: str, messages: list) -> tuple[int, float]:
-    """Acknowledged messages, and seconds from the first one to the last acknowledgement, after a warm-up."""
-    producer = AIOProducer({**config, **kh.MEASURED_SETTINGS, "logger": quiet_logger()})
+async def _with_asyncio(config: Config, topic: str, messages: list) -> dict[str, float]:
+    producer = AIOProducer({**config, **MEASURED_SETTINGS, "logger": quiet_logger()})
     try:
-        first = await producer.produce(topic, kh.WARM_UP)
+        first = await producer.produce(topic, WARM_UP, WARM_UP)
         await producer.flush()
         await first
-        started = time.perf_counter()
+        started = perf_counter()
         futures = [await producer.produce(topic, value, key) for key, value in messages]
         await producer.flush()
-        outcomes = await asyncio.gather(*futures, return_exceptions=True)
-        elapsed_s = time.perf_counter() - started
+        await asyncio.gather(*futures)
+        return {"messages": len(messages), "elapsed_s": perf_counter() - started}
     finally:
         await producer.close()
-    return sum(not isinstance(outcome, Exception) for outcome in outcomes), elapsed_s
 
 
 def serializing(num_messages: int, *, repeats: int = 7) -> pd.DataFrame:
@@ -192,22 +182,6 @@ def serializing(num_messages: int, *, repeats: int = 7) -> pd.DataFrame:
         }
         for way, encode in ways.items()
     )
-
-
-def linger(config: Mapping[str, str], topic: str) -> pd.DataFrame:
-    """Does ``linger.ms``, the time a message may wait for company, slow a producer that flushes after each message?
-
-    Returns:
-        Columns ``linger_ms``, ``round``, ``messages`` (acknowledged ones), ``elapsed_s``.
-    """
-    rows = []
-    for number in range(3):
-        for linger_ms in LINGERS_MS[:: 1 if number % 2 == 0 else -1]:
-            messages = kh.make_messages("linger", LINGER_MESSAGES)
-            run = kh.produce_sync({**config, "linger.ms": str(linger_ms)}, topic, messages)
-            rows.append({"linger_ms": linger_ms, "round": number})
-            rows[-1] |= {"messages": run.acknowledged, "elapsed_s": run.elapsed_s}
-    return pd.DataFrame(rows)
 
 
 def _standard_json(event: kh.RideEvent) -> bytes:
@@ -246,3 +220,162 @@ def avro_encoder(cls: type = kh.RideEvent) -> Callable[[kh.RideEvent], bytes]:
         return buffer.getvalue()
 
     return encode
+
+
+def linger(config: Config, topic: str) -> pd.DataFrame:
+    """Does ``linger.ms``, the time a message may wait for company, slow a producer that flushes after each message?"""
+    messages = kh.make_messages("linger", LINGER_MESSAGES)
+    return pd.DataFrame(
+        {"linger_ms": ms, "repeat": repeat} | counts(kh.produce_sync({**config, "linger.ms": str(ms)}, topic, messages))
+        for repeat, ms in rounds(3, LINGERS_MS)
+    )
+
+
+def broker_dies(mode: str, brokers: int, *, seconds: float, after_s: float = 2.0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What if a broker dies while a source offers messages at a steady rate for so many seconds?
+
+    It is killed ``after_s`` seconds after the first message. A lone one is started again ``DEAD_S`` later; of three, it
+    stays away, and the partitions that it led need a new leader.
+
+    Returns:
+        The batches, with ``at_s`` (when each began) and ``killed_s`` on the run's clock; and the accounts.
+    """
+    produce = {"async": kh.produce_async, "sync": kh.produce_sync}[mode]
+    messages, ends, clock = kh.make_messages(mode, round(seconds * SOURCE_RATE)), [], {}
+
+    def outage() -> None:
+        time.sleep(after_s)
+        kafka.processes[0].kill()
+        clock["killed"] = perf_counter()
+        if brokers == 1:
+            time.sleep(DEAD_S)
+            kafka.start_broker(0)
+
+    def offered() -> Iterator[tuple[bytes, bytes]]:
+        clock["begin"] = perf_counter()
+        fault.start()
+        for number, message in enumerate(messages):
+            due = clock["begin"] + number // SOURCE_BATCH * SOURCE_BATCH / SOURCE_RATE
+            time.sleep(max(0.0, due - perf_counter()))
+            yield message
+
+    def progress(_: int) -> None:
+        ends.append(perf_counter() - clock["begin"])
+
+    with LocalKafka(brokers) as kafka:
+        kh.ensure_topic(kafka.config, "dying")
+        fault = threading.Thread(target=outage, daemon=True)
+        run = checked(produce(kafka.config, "dying", offered(), batch_size=SOURCE_BATCH, progress=progress))
+        fault.join()
+        run.run_id = mode
+        accounts = kh.accounts([run], kh.read_back(kafka.config, "dying", {mode: messages}))
+    batches = kh.batches_frame([run]).assign(brokers=brokers, killed_s=clock["killed"] - clock["begin"])
+    return batches.assign(at_s=ends - batches["elapsed_s"]), accounts.assign(brokers=brokers)
+
+
+WAYS = {
+    "sync": partial(kh.produce_sync, batch_size=1),
+    "wait after every 100": partial(wait_every, 100),
+    "async": partial(kh.produce_async, batch_size=1),
+}
+
+
+def program_dies(config: Config, topic: str, kills: int, *, seed: int = 7) -> pd.DataFrame:
+    """What if the program dies? Each way of sending is killed so often, at random moments, in a process of its own.
+
+    In the table, ``handed_over`` counts the messages after which the program had gone on to the next one, and ``lost``
+    those of them that are not in the topic.
+    """
+    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+    context.set_forkserver_preload([__name__])  # so that what it takes to import is imported once
+    moments, rows, start = random.Random(seed), [], kh.end_offsets(config, topic)
+    for number, way in rounds(kills, WAYS):
+        gone_on = context.RawValue("q", 0)  # in shared memory: it outlives the process
+        row = {"way": way, "run_id": f"{way}-{number}"}
+        child = context.Process(target=_send_on, args=(way, dict(config), topic, row["run_id"], gone_on), daemon=True)
+        child.start()
+        try:
+            while not gone_on.value:
+                child.join(0.001)
+                if child.exitcode is not None:
+                    raise kh.RunIncomplete("The program that was to be killed has ended by itself.")
+            time.sleep(moments.uniform(0, LONGEST_LIFE_S))
+        finally:
+            child.kill()
+            child.join()
+        rows.append(row | {"handed_over": gone_on.value})
+    time.sleep(1)  # what is still in the network's buffers arrives
+    sent = {row["run_id"]: map(partial(_numbered, row["run_id"]), range(row["handed_over"])) for row in rows}
+    found = read_back(config, topic, sent, identify=_run_and_number, start=start).set_index("run_id")["missing"]
+    table = pd.DataFrame(rows)
+    return table.assign(lost=table.pop("run_id").map(found))
+
+
+def _send_on(way: str, config: Config, topic: str, run_id: str, gone_on) -> None:
+    def messages() -> Iterator[tuple[bytes, bytes]]:
+        for number in itertools.count():
+            gone_on.value = number
+            yield _numbered(run_id, number)
+
+    WAYS[way](config, topic, messages())
+
+
+def _numbered(run_id: str, number: int) -> tuple[bytes, bytes]:
+    """A message of the size of an event, made in a fraction of the time."""
+    return b"bike-%d" % (number % 2000), f"{run_id}/{number}/".encode().ljust(200, b".")
+
+
+def _run_and_number(value: bytes) -> tuple[str, int]:
+    run_id, number, _ = value.decode().split("/")
+    return run_id, int(number)
+
+
+# A loop as many publish it, with or without a look at its reports and a flush at its end.
+CARELESS = """
+import json, sys
+from confluent_kafka import Producer
+config, topic, size, looks, flushes = json.load(sys.stdin)
+failed = []
+def report(error, message):
+    if error:
+        failed.append(error.str())
+producer = Producer(config)
+for number in range(100):
+    value = b"." * (size if number == 50 else 100)
+    producer.produce(topic, value, on_delivery=report if looks else None)
+    producer.poll(0)
+if flushes:
+    producer.flush()
+if failed:
+    sys.exit(f"{len(failed)} of 100 messages failed: {failed[0]}")
+"""
+PROGRAMS = {"no callback": (False, True), "no flush": (True, False), "both": (True, True)}
+
+
+def nobody_looks(config: Config) -> pd.DataFrame:
+    """What does a program notice that looks at no delivery report, or leaves out ``flush()``?
+
+    The programs wait for seconds only, where the client would by default wait for minutes. In the table, ``arrived``
+    counts the messages in the topic, of 100, and ``said`` is what the program had on its screen.
+    """
+    patience = {"message.timeout.ms": "4000", "topic.metadata.propagation.max.ms": "2000"}
+    faults = {
+        "none": ({}, 100),
+        "one message too large for the broker": ({"message.max.bytes": "4000000"}, 2_000_000),
+        "no such topic": ({}, 100),
+        "no broker answers": ({"bootstrap.servers": "127.0.0.1:1"}, 100),
+    }
+
+    def try_out(case: tuple[int, tuple[str, str]]) -> dict[str, object]:
+        number, (fault, program) = case
+        (settings, size), topic = faults[fault], f"nobody-looks-{number}"
+        if there := fault != "no such topic":
+            kh.ensure_topic(config, topic)
+        given = json.dumps([{**config, **patience, **settings}, topic, size, *PROGRAMS[program]])
+        done = subprocess.run([sys.executable, "-c", CARELESS], input=given, capture_output=True, text=True)
+        arrived = sum(kh.end_offsets(config, topic).values()) if there else 0
+        row = {"fault": fault, "program": program, "arrived": arrived, "exit_code": done.returncode}
+        return row | {"said": done.stdout + done.stderr}
+
+    with ThreadPoolExecutor() as pool:
+        return pd.DataFrame(pool.map(try_out, enumerate(itertools.product(faults, PROGRAMS))))
