@@ -12,17 +12,20 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from brokers import freeze, new_topic, thaw
 
-import kafka_helpers
+import harness.read_back
+from harness.runs import INTERRUPTED, ProducerRun, checked
 from kafka_helpers import (
-    INTERRUPTED,
     Results,
     RunInterrupted,
+    accounts,
+    batches_frame,
     decode,
     end_offsets,
     ensure_topic,
@@ -31,6 +34,7 @@ from kafka_helpers import (
     produce_async,
     produce_sync,
     read_back,
+    warm_up,
 )
 from local_kafka import LocalKafka
 
@@ -42,6 +46,7 @@ CALLS = {
     "produce_async": lambda config, topic, _messages: produce_async(config, topic, []),
     "produce_sync": lambda config, topic, _messages: produce_sync(config, topic, []),
     "end_offsets": lambda config, topic, _messages: end_offsets(config, topic),
+    "warm_up": lambda config, topic, _messages: warm_up(config, topic),
     "read_back": lambda config, topic, messages: read_back(config, topic, {"any": messages}),
 }
 each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -82,7 +87,7 @@ def no_collector_callbacks() -> Iterator[None]:
 
 def stopped(
     produce: Callable, *arguments: object, after_s: float, first: Callable = lambda: None, **more: object
-) -> kafka_helpers.ProducerRun:
+) -> ProducerRun:
     """The run of a producer whose button is pressed some seconds after its first batch."""
     buttons: list[StopButton] = []
 
@@ -106,15 +111,19 @@ def frozen(kafka: LocalKafka) -> Iterator[Callable[[], None]]:
         thaw(kafka)
 
 
-def check(run: kafka_helpers.ProducerRun, messages: list, config: dict[str, str], topic: str, run_id: str) -> None:
+def check(run: ProducerRun, messages: list, config: dict[str, str], topic: str, run_id: str) -> None:
     """An interrupted run accounts for every message that it had handed over."""
     assert run.stopped == INTERRUPTED and not run.complete
     assert run.submitted == run.acknowledged + run.failed
     assert run.failed == len(run.undelivered) == sum(run.errors.values())
     sent, undelivered = {run_id: messages[: run.submitted]}, {run_id: run.undelivered}
-    (row,) = read_back(config, topic, sent, undelivered=undelivered).to_dict("records")
+    found = read_back(config, topic, sent, undelivered=undelivered)
+    (row,) = found.to_dict("records")
     print(f"{run}; {run.errors}; {row}")
     assert row["missing"] == row["duplicated"] == row["damaged"] == 0 and row["expected"] == run.acknowledged
+    assert accounts([replace(run, run_id=run_id)], found)["holds"].all()
+    with pytest.raises(KeyboardInterrupt):  # what rests on the run ends with it
+        checked(run)
 
 
 # --- Every phase -----------------------------------------------------------------------------------------------------
@@ -168,7 +177,6 @@ def test_with_a_full_queue(kafka: LocalKafka, topic: str, frozen: Callable) -> N
     check(run, messages, kafka.config, topic, run_id)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may hit a destructor, and be late
 def test_many_times_at_any_moment(kafka: LocalKafka, topic: str) -> None:
     """The signal is most often noticed when the client calls back; that message must not be lost from the counts."""
     start = end_offsets(kafka.config, topic)
@@ -208,7 +216,6 @@ def dropped() -> Callable[[], None]:
     return lambda: gc.callbacks.append(interrupt)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @both
 def test_dropped_by_python_while_producing(kafka: LocalKafka, topic: str, produce: Callable, dropped: Callable) -> None:
     messages = make_messages("dropped", 100_000)
@@ -217,30 +224,51 @@ def test_dropped_by_python_while_producing(kafka: LocalKafka, topic: str, produc
     assert run.submitted < len(messages)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_dropped_by_python_while_reading_back(
-    kafka: LocalKafka, topic: str, dropped: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dropped_by_python_while_reading_back(kafka: LocalKafka, topic: str, dropped: Callable) -> None:
     messages, read = make_messages("dropped", 100_000), itertools.count()
     produce_async(kafka.config, topic, messages)
-    monkeypatch.setattr(kafka_helpers, "decode", lambda value: (next(read), decode(value))[1])
+
+    def identify(value: bytes) -> tuple[str, int]:
+        next(read)
+        return "dropped", decode(value).sequence
+
     dropped()
     with pytest.raises(KeyboardInterrupt):
-        read_back(kafka.config, topic, {"dropped": messages})
+        harness.read_back.read_back(kafka.config, topic, {"dropped": messages}, identify=identify)
     assert next(read) < len(messages) / 2
 
 
 @both
-def test_while_the_last_statistics_are_awaited(
-    kafka: LocalKafka, topic: str, produce: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All is acknowledged already: the run is there, and marked as interrupted."""
-    monkeypatch.setattr(kafka_helpers, "STATISTICS_INTERVAL_S", 1.0)  # so that the button is pressed well within it
-    run = stopped(produce, kafka.config, topic, make_messages("late", 10), batch_size=10, after_s=0.4)
-    assert run.acknowledged == 10 and run.stopped == INTERRUPTED
+def test_while_the_last_statistics_are_awaited(kafka: LocalKafka, topic: str, produce: Callable) -> None:
+    """All is acknowledged already: the run is there, and marked as interrupted; nothing rests on it."""
+    for _ in range(20):
+        run = late(lambda progress: produce(kafka.config, topic, make_messages("late", 10), progress=progress))
+        assert run.acknowledged == run.submitted == 10
+        if run.stopped:
+            assert run.stopped == INTERRUPTED
+            with pytest.raises(KeyboardInterrupt):
+                checked(run)
+            return
+    pytest.fail("the button was never pressed in time")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may hit a destructor, and be late
+def late(produce: Callable) -> ProducerRun:
+    """The run of a producer whose button is pressed shortly after its only batch, unless it has ended by then."""
+    lock, ended = threading.Lock(), False
+
+    def press() -> None:
+        with lock:
+            if not ended:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    timer = threading.Timer(0.05, press)
+    run = produce(lambda _count: timer.start())
+    with lock:
+        ended = True
+    timer.join()
+    return run
+
+
 def test_while_reading_back(kafka: LocalKafka, topic: str, frozen: Callable) -> None:
     messages = make_messages("read", 100_000)
     produce_async(kafka.config, topic, messages)
@@ -311,7 +339,7 @@ def test_interrupted_run_is_saved_and_can_be_drawn(kafka: LocalKafka, topic: str
     loaded = load_results(tmp_path / "saved")
     assert [run.complete for run in loaded.runs] == [True, False]
     assert loaded.runs[1].acknowledged == stopped.acknowledged > 0
-    frame = kafka_helpers.batches_frame(loaded.runs)
+    frame = batches_frame(loaded.runs)
     assert frame[frame.run == 2].acknowledged.sum() == stopped.acknowledged
     assert (frame.elapsed_s > 0).all() and (frame.delivered_s > 0).all()
 
