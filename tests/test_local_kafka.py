@@ -41,7 +41,8 @@ def test_command_serves_the_notebook_helper_and_a_getting_started_program(comman
     process, said = command("getting_started.ini", "--topic", "purchases")
     assert re.match(r"Apache Kafka [\d.]+ runs on 127\.0\.0\.1:\d+\.", said)
     file = tmp_path / "getting_started.ini"
-    assert file.read_text().startswith("[default]\n")
+    comment, header, *_ = file.read_text().splitlines()
+    assert comment.startswith("# ") and header == "[default]"
     if os.name == "posix":
         assert file.stat().st_mode & 0o777 == 0o600
     # In the way of Confluent's getting-started programs: configparser, its default section, straight into a Producer.
@@ -76,9 +77,9 @@ def test_killed_command_leaves_nothing(command, tmp_path):
     folder, file = Path(config["ssl.ca.location"]).parent, tmp_path / "c.properties"
     port = int(config["bootstrap.servers"].split(":")[1])
     deadline = time.monotonic() + 10
-    while (folder.exists() or file.exists() or local_kafka._is_open(port)) and time.monotonic() < deadline:
+    while (folder.exists() or file.exists() or local_kafka.is_open(port)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not folder.exists() and not file.exists() and not local_kafka._is_open(port)
+    assert not folder.exists() and not file.exists() and not local_kafka.is_open(port)
 
 
 @pytest.mark.parametrize("brokers", [0, 2, 4, "1"])
