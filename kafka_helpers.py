@@ -86,7 +86,7 @@ def encode(event: RideEvent) -> bytes:
 
 
 def decode(value: bytes) -> RideEvent:
-    """The event from its JSON; raises ValueError where that is no JSON or a field is not of the declared type."""
+    """The event from its JSON; raises ValueError where a field is not as declared."""
     return _decoder.decode(value)
 
 

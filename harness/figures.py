@@ -24,8 +24,6 @@ STYLE = {
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
 }
 SPIKE = 3.0  # a batch that took so many times the average of its mode
 
@@ -39,7 +37,7 @@ def new_figure(rows: int = 1, columns: int = 1, **options: object) -> tuple[Figu
 
 def label(axes: Axes, title: str, x: str, y: str) -> None:
     """Title and axes' labels; numbers on a log axis are written plainly (1, 10, 100)."""
-    axes.set_title(title)
+    axes.set_title(title, loc="left", fontweight="bold")
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
@@ -65,37 +63,23 @@ def time_per_batch(batches: pd.DataFrame, summary: dict[str, dict[str, float]]) 
         batches: as from ``batches_frame``.
         summary: of the same runs, as from ``summarize``.
     """
-    figure, (left, right) = new_figure(1, 2, figsize=(9.6, 4.8), sharey=True)
-    last, size = int(batches["batch"].max()), int(batches["messages"].max())
-    lines = [
-        (left, "sync", "elapsed_s", "-"),
-        (right, "async", "delivered_s", "-"),
-        (right, "async", "elapsed_s", "--"),
+    panels = [
+        ("sync", "elapsed_s", "sync", "-"),
+        ("async", "delivered_s", "async, until acknowledged", "-"),
+        ("async", "elapsed_s", "async, handed over", "--"),
     ]
-    for axes, mode, column, style in lines:
-        fill = "none" if style == "--" else "full"
+    figure, all_axes = new_figure(1, 3, figsize=(9.6, 4.6), sharey=True)
+    size = int(batches["messages"].max())
+    for axes, (mode, column, name, style) in zip(all_axes, panels, strict=True):
+        look = {"color": COLOURS[mode], "marker": MARKERS[mode], "fillstyle": "none" if style == "--" else "full"}
         for _, run in batches[batches["mode"] == mode].groupby("run"):
-            look = {"marker": MARKERS[mode], "fillstyle": fill, "color": COLOURS[mode]}
             axes.plot(run["batch"], 1000 * run[column], style, ms=3.5, lw=0.9, alpha=0.6, **look)
-    left.set(yscale="log")
-    for axes in (left, right):
-        axes.set_xlim(0, last + 1)
-    y = f"time per batch of {counted(size, 'message')} (ms)"
-    label(left, "sync", "batch, in the order sent", y)
-    label(right, "async", "batch, in the order sent", "")
-    _name_lines(right, batches)
+        axes.set(yscale="log", xlim=(0, batches["batch"].max() + 1))
+        label(axes, "", "batch, in the order sent", "")
+        axes.set_title(name, loc="left", color=COLOURS[mode])
+    all_axes[0].set_ylabel(f"time per batch of {counted(size, 'message')} (ms)")
     figure.suptitle(_batch_title(summary), x=0.01, ha="left", fontweight="bold")
     return figure, _batch_caption(batches, summary)
-
-
-def _name_lines(axes: Axes, batches: pd.DataFrame) -> None:
-    """Say beside the two bundles of async lines what they are; where they are close, one name goes up, one down."""
-    points = batches[batches["mode"] == "async"]
-    for column, name, up in (("delivered_s", "until acknowledged", True), ("elapsed_s", "handed over", False)):
-        if len(points):
-            edge = 1000 * (points[column].max() if up else points[column].min())
-            where = {"ha": "right", "va": "bottom" if up else "top", "color": BLUE}
-            axes.text(points["batch"].max(), edge * (1.15 if up else 0.87), name, **where)
 
 
 def _batch_title(summary: dict[str, dict[str, float]]) -> str:
@@ -110,7 +94,6 @@ def _batch_title(summary: dict[str, dict[str, float]]) -> str:
 
 def _batch_caption(batches: pd.DataFrame, summary: dict[str, dict[str, float]]) -> str:
     said = ["Every batch of every run, on a log scale; each line is one run."]
-    names = {"sync": "elapsed_s", "async": "delivered_s"}
     if "sync" in summary:
         said.append(f"Sync (squares): {approx(1000 * summary['sync']['batch_s'])} ms a batch on average.")
     if "async" in summary:
@@ -119,16 +102,18 @@ def _batch_caption(batches: pd.DataFrame, summary: dict[str, dict[str, float]]) 
             f"Async: {handed} ms until a batch was handed over (open circles, dashed), {arrived} ms until poll or "
             "flush had served the report on its last message (filled circles)."
         )
-    for mode, column in names.items():
+    for mode, column, name in (
+        ("sync", "elapsed_s", "synchronous batch"),
+        ("async", "delivered_s", "wait for an asynchronous batch's acknowledgement"),
+        ("async", "elapsed_s", "handing over of an asynchronous batch"),
+    ):
         points = batches[batches["mode"] == mode]
-        if len(points) > 1:
+        if len(points) > 1 and points[column].max() >= SPIKE * points[column].mean():
             longest = points.loc[points[column].idxmax()]
-            times = longest[column] / points[column].mean()
-            if times >= SPIKE:
-                said.append(
-                    f"The longest {mode} batch ({longest['batch']} of run {longest['run']}) took {approx(times)} times "
-                    "the average."
-                )
+            times = approx(longest[column] / points[column].mean())
+            said.append(
+                f"The longest {name} took {times} times the average (batch {longest['batch']} of run {longest['run']})."
+            )
     return " ".join(said)
 
 

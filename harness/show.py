@@ -56,6 +56,15 @@ def settings(config: dict[str, str], hidden: Iterable[str] = ("sasl.username", "
     print("\n".join(["config = {", *lines, "}"]))
 
 
+def record(environment: dict[str, object]) -> None:
+    """Show what is measured with."""
+    rows = {
+        name: ", ".join(f"{key}={each}" for key, each in value.items()) if isinstance(value, dict) else value
+        for name, value in environment.items()
+    }
+    table(pd.DataFrame({"": rows}, dtype=str), prose=True)
+
+
 def runs_table(runs: Iterable[ProducerRun]) -> pd.DataFrame:
     """One row a run: its time, its rate, and the averages over its batches."""
     rows = {
@@ -85,7 +94,7 @@ def accounts(results: Results) -> None:
     if found is not None:
         counts = found.drop(columns=["run", "run_id", "holds"]).groupby("mode").sum()
         counts.insert(0, "runs", found.groupby("mode").size())
-        table(counts)
+        table(counts.map("{:,}".format))
     if holds:
         print(sentence)
     else:
@@ -96,7 +105,7 @@ def progress_bar(messages: int) -> tqdm:
     """A progress bar with the time left; in a notebook one output that changes, so that its last state is saved."""
     form = "{bar:30} {n:,} of {total:,} messages, {remaining} left"
     file = _Redrawn() if get_ipython() else sys.stderr
-    return tqdm(total=messages, file=file, mininterval=0.5, bar_format=form, ascii=False, ncols=90)
+    return tqdm(total=messages, file=file, mininterval=0.5, bar_format=form, ascii=False, ncols=90, position=0)
 
 
 class _Redrawn:
