@@ -8,8 +8,8 @@ import argparse
 import ast
 import asyncio
 import contextlib
-import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -41,7 +41,7 @@ class Client(NotebookClient):
         """Redraw the line of progress; where the output is no terminal, print one each 10 s."""
         self.progress = progress
         if sys.stdout.isatty():
-            width = os.get_terminal_size().columns - 1
+            width = shutil.get_terminal_size().columns - 1
             print("\r" + progress[:width].ljust(width), end="\r", flush=True)
         elif progress and time.monotonic() - self.shown_at >= 10:
             self.end_progress()
@@ -70,9 +70,9 @@ async def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
         presses.append(asyncio.ensure_future(end))
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as runtime:  # no connection file stays
-        transport = "tcp" if os.name == "nt" else "ipc"  # ipc: no port that another program could take
+        transport = "tcp" if sys.platform == "win32" else "ipc"  # ipc: no port that another program could take
         kernel = AsyncKernelManager(connection_file=f"{runtime}/kernel.json", transport=transport)
-        client = Client(notebook, km=kernel)
+        client = Client(notebook, km=kernel, record_timing=False)
         async with client.async_setup_kernel(cwd=str(folder), cleanup_kc=True):
             loop = asyncio.get_running_loop()
             try:  # in place of nbclient's handler, which ends the kernel

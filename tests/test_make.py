@@ -1,0 +1,235 @@
+"""`make run`, and what executes the notebook for it: in place, as a copy, failing, interrupted."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from jupyter_server.services.contents.largefilemanager import LargeFileManager
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+ROOT = Path(__file__).resolve().parent.parent
+PARAMETERS = "count = 3  # rounds\nword = 'none'\nsaved = 'results/one'"
+ANSWER = """from IPython.display import Markdown, display
+answer = display(Markdown("*later*"), display_id="answer")"""
+WORK = """bar = display({"text/plain": ""}, raw=True, display_id=True)
+for each in range(count):
+    bar.update({"text/plain": f"{each + 1} of {count} rounds"}, raw=True)
+    print("round", each + 1, word)
+    print("done")
+display(Markdown("a table"))"""
+SAVE = """import pathlib
+if saved:
+    pathlib.Path(saved).mkdir(parents=True)
+    print("Saved in", saved)"""
+END = "answer.update(Markdown(f'**The answer is {count}** and `{word}`.'))"
+PLAIN_ERROR = """class PlainError(Exception):
+    def _render_traceback_(self):
+        return [f"PlainError: {self}"]"""
+FAIL = "raise PlainError('The cluster is away; look for it.')"
+WAIT = """import os, pathlib, time
+pathlib.Path("kernel").write_text(str(os.getpid()))
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    raise PlainError("Interrupted after 3 messages. What was measured is in results/one.") from None"""
+DEAF = """import os, pathlib, signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+pathlib.Path("kernel").write_text(str(os.getpid()))
+time.sleep(60)"""
+
+pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+
+
+class Folder:
+    """A folder in which `make run` works, with the packages that are installed already."""
+
+    def __init__(self, path: Path):
+        self.path, self.notebook = path, path / "assignment1.ipynb"
+        for file in ("Makefile", "requirements.txt", "constraints.txt"):
+            shutil.copy(ROOT / file, path)
+        shutil.copytree(ROOT / "harness", path / "harness")
+        for folder in (".venv/bin", "tmp", "runtime"):
+            (path / folder).mkdir(parents=True)
+        for stamp in ("bin/python", "run"):
+            (path / ".venv" / stamp).touch()
+        self.command = ["make", "run", f"BIN={Path(sys.executable).parent}"]
+        self.options = {
+            "cwd": path,
+            "env": {**os.environ, "TMPDIR": str(path / "tmp"), "JUPYTER_RUNTIME_DIR": str(path / "runtime")},
+            "text": True,
+            "encoding": "utf-8",
+            "stderr": subprocess.STDOUT,
+        }
+
+    def write(self, *sources: str) -> bytes:
+        """The notebook, as bytes; a source that starts with # is a heading."""
+        cells = [new_markdown_cell(each) if each[0] == "#" else new_code_cell(each) for each in sources]
+        cells.insert(1, new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}))
+        nbformat.write(new_notebook(cells=cells), self.notebook)
+        return self.notebook.read_bytes()
+
+    def run(self, parameters: str = "") -> subprocess.CompletedProcess:
+        done = subprocess.run([*self.command, f"P={parameters}"], stdout=subprocess.PIPE, **self.options)
+        self.check_clean()
+        return done
+
+    def start(self) -> tuple[subprocess.Popen, psutil.Process]:
+        """`make run` as in a terminal, and the kernel once its cell waits."""
+        started = subprocess.Popen(self.command, stdout=subprocess.PIPE, start_new_session=True, **self.options)
+        file, until = self.path / "kernel", time.monotonic() + 60
+        while not (file.exists() and file.read_text()):
+            assert started.poll() is None and time.monotonic() < until, started.communicate()
+            time.sleep(0.05)
+        return started, psutil.Process(int(file.read_text()))
+
+    def check_clean(self) -> None:
+        """No connection file, socket or half notebook is left."""
+        left = [*(self.path / "tmp").iterdir(), *(self.path / "runtime").iterdir(), *self.path.rglob("*.part")]
+        assert not left
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path)
+
+
+def test_in_place(folder):
+    folder.write("# Title: ä, 😀", ANSWER, "## Work", WORK, SAVE, END)
+    done = folder.run()
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Executing assignment1.ipynb"
+    assert [line for line in lines if line.startswith("round")] == [f"round {i} none" for i in (1, 2, 3)]
+    assert lines[-4:] == [
+        "The answer is 3 and none.",
+        "",
+        "Results: results/one",
+        "Executed notebook: assignment1.ipynb",
+    ]
+    assert "a table" not in done.stdout and "Markdown object" not in done.stdout
+    cells = nbformat.read(folder.notebook, 4).cells
+    assert cells[2].outputs[0]["data"]["text/markdown"] == "**The answer is 3** and `none`."
+    assert [output.output_type for output in cells[4].outputs] == ["display_data", "stream", "display_data"]
+    assert cells[4].outputs[0]["data"]["text/plain"] == "3 of 3 rounds"
+    assert [cell.execution_count for cell in cells if cell.cell_type == "code"] == [1, 2, 3, 4, 5]
+    assert [dict(cell.metadata) for cell in cells] == [{}, {"tags": ["parameters"]}, *[{}] * 5], "no timing"
+    check_saved_as_jupyterlab_saves_it(folder.notebook)
+
+
+def check_saved_as_jupyterlab_saves_it(path: Path) -> None:
+    metadata, executed = nbformat.read(path, 4).metadata, path.read_bytes()
+    assert metadata.kernelspec == {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    assert metadata.language_info.version == sys.version.split()[0]
+    contents = LargeFileManager(root_dir=str(path.parent))  # what saves in JupyterLab's server
+    contents.save(contents.get(path.name), path.name)
+    assert path.read_bytes() == executed
+
+
+def test_with_parameters_a_copy_beside_the_results(folder):
+    before = folder.write("# Title", ANSWER, WORK, SAVE, END)
+    done = folder.run("count=2 word=it's saved=results/other-2")
+    assert done.returncode == 0, done.stdout
+    assert "The answer is 2 and it's." in done.stdout
+    assert "Executed notebook: results/other-2/assignment1.ipynb" in done.stdout
+    assert folder.notebook.read_bytes() == before
+    cells = nbformat.read(folder.path / "results/other-2/assignment1.ipynb", 4).cells
+    assert cells[2].source.splitlines() == ["count = 2", 'word = "it\'s"', "saved = 'results/other-2'"]
+    assert cells[2].metadata.tags == ["injected-parameters"]  # papermill's word
+
+
+def test_with_parameters_but_without_results(folder):
+    before = folder.write("# Title", ANSWER, SAVE, END)
+    done = folder.run("saved=")
+    assert done.returncode == 0, done.stdout
+    (copy,) = (folder.path / "results").iterdir()
+    assert copy.name.endswith("_assignment1.ipynb") and f"Executed notebook: results/{copy.name}" in done.stdout
+    assert folder.notebook.read_bytes() == before
+
+
+def test_a_wrong_parameter_is_told_before_anything_runs(folder):
+    before = folder.write("# Title", "import pathlib\npathlib.Path('ran').touch()")
+    for parameters, said in (
+        ("counts=2", "There is no parameter 'counts'; there are: count, word, saved."),
+        ("count = 2", "'count' is not of the form name=value, without blanks."),
+    ):
+        done = folder.run(parameters)
+        assert done.returncode != 0 and done.stdout.splitlines()[0] == said
+        assert not (folder.path / "ran").exists() and folder.notebook.read_bytes() == before
+
+
+def test_a_failing_cell_leaves_the_notebook_as_it_was_and_says_why(folder):
+    before = folder.write("# Title", PLAIN_ERROR, "## Cluster and topic\n\nText.", FAIL, "print('never')")
+    done = folder.run()
+    assert done.returncode != 0
+    assert "In Cluster and topic:\nPlainError: The cluster is away; look for it.\n" in done.stdout
+    assert "Traceback" not in done.stdout and "never" not in done.stdout
+    assert folder.notebook.read_bytes() == before
+
+
+def test_an_error_nobody_foresaw_is_shown_with_its_line(folder):
+    before = folder.write("# Title", "x = 0\n1 / x")
+    done = folder.run()
+    assert done.returncode != 0 and "ZeroDivisionError: division by zero" in done.stdout
+    assert "1 / x" in done.stdout and "\x1b" not in done.stdout and "nbclient" not in done.stdout
+    assert folder.notebook.read_bytes() == before
+
+
+def test_a_kernel_that_dies(folder):
+    before = folder.write("# Title", "import os\nos._exit(1)")
+    done = folder.run()
+    assert done.returncode != 0 and "Kernel died" in done.stdout and "Traceback" not in done.stdout
+    assert folder.notebook.read_bytes() == before
+
+
+def test_no_such_notebook(folder):
+    done = folder.run()
+    assert done.returncode != 0 and "assignment1.ipynb" in done.stdout and "Traceback" not in done.stdout
+
+
+def test_interrupted(folder):
+    before = folder.write("# Title", PLAIN_ERROR, "## Measurement", WAIT, "print('never')")
+    started, kernel = folder.start()
+    os.killpg(started.pid, signal.SIGINT)  # as the terminal does; the kernel is not in this group
+    said, _ = started.communicate(timeout=30)
+    assert started.returncode != 0 and "Traceback" not in said and "never" not in said
+    assert "Interrupted after 3 messages. What was measured is in results/one.\n" in said
+    assert not kernel.is_running() and folder.notebook.read_bytes() == before
+    folder.check_clean()
+
+
+def test_interrupted_twice(folder):
+    before = folder.write("# Title", DEAF)
+    started, kernel = folder.start()
+    os.killpg(started.pid, signal.SIGINT)
+    time.sleep(1)
+    assert kernel.is_running()
+    os.killpg(started.pid, signal.SIGINT)
+    said, _ = started.communicate(timeout=30)
+    assert started.returncode != 0 and "Traceback" not in said
+    assert not kernel.is_running() and folder.notebook.read_bytes() == before
+    folder.check_clean()
+
+
+def test_progress_on_a_terminal_is_one_line(folder):
+    folder.write("# Title", ANSWER, WORK)
+    terminal, its_end = os.openpty()
+    started = subprocess.Popen(folder.command, **{**folder.options, "stdout": its_end, "stderr": its_end})
+    os.close(its_end)
+    shown = b""
+    try:
+        while part := os.read(terminal, 4096):
+            shown += part
+    except OSError:  # how a terminal's end is told
+        pass
+    os.close(terminal)
+    assert started.wait() == 0
+    lines = shown.decode().replace("\r\n", "\n").split("\n")
+    assert sum("of 3 rounds" in line for line in lines) == 3, "each is overwritten by the text after it"
+    assert [line.split("\r")[-1] for line in lines if "of 3 rounds" in line] == [f"round {i} none" for i in (1, 2, 3)]
