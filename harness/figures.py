@@ -119,6 +119,7 @@ def _batch_caption(batches: pd.DataFrame, summary: dict[str, dict[str, float]]) 
 
 def waits(runs: Iterable[ProducerRun]) -> tuple[Figure, str]:
     """The distribution of a message's wait for its acknowledgement, a line for each run; and the caption."""
+    runs = list(runs)
     figure, axes = new_figure(figsize=(9, 4.2))
     middle: dict[str, float] = {}
     for mode, style in (("async", "--"), ("sync", "-")):
