@@ -192,11 +192,6 @@ def test_parameters_of_the_notebook(num_messages, batch_size, said):
     kh.check_parameters(10, 10)
 
 
-def test_a_missing_topic_is_named(kafka):
-    with pytest.raises(ClusterError, match=r"nowhere can't be used.*ensure_topic"):
-        kh.produce_async(kafka.config, "nowhere", messages(1))
-
-
 def test_ensure_topic_twice_and_with_partitions(kafka):
     for partitions in (3, 5):
         kh.ensure_topic(kafka.config, "ensured", partitions=partitions)

@@ -1,0 +1,79 @@
+"""The client's statistics: what is taken from a text, and that a run of any length keeps only sums."""
+
+import json
+import tracemalloc
+
+import pytest
+from confluent_kafka import Producer
+
+from harness.statistics import Network
+
+
+def text(step, brokers=2, **more):
+    """What the client says the ``step``-th time: counters grow, windows are since the text before."""
+    window = {"min": 1, "max": 9, "avg": 5, "sum": 500, "stddev": 1, "p50": 5, "p99": 9, "cnt": 10}
+    each = {"state": "UP", "rx": 3 * step, "req": {"Produce": 2 * step, "Metadata": 7}, "toppars": {}}
+    each |= {"rtt": window, "int_latency": window | {"sum": 250}, "outbuf_latency": window | {"sum": 0, "cnt": 0}}
+    known = {f"127.0.0.1:{number}/{number}": each | {"nodeid": number} for number in range(brokers)}
+    bootstrap = {"127.0.0.1:9/bootstrap": each | {"nodeid": -1, "rx": 1000}}
+    return json.dumps({"ts": 1, "txmsgs": 100 * step, "brokers": known | bootstrap, "topics": {}} | more)
+
+
+def test_counts_are_those_since_the_beginning_and_times_are_means():
+    network = Network()
+    network.take(text(1))
+    network.begin()
+    for step in range(2, 7):
+        network.take(text(step))
+    assert network.sent == 600
+    assert network.summary(500) == {
+        "produce_requests": 2 * 2 * 5,
+        "responses": 2 * 3 * 5,
+        "messages_per_request": pytest.approx(25),
+        "rtt_ms": pytest.approx(0.050),
+        "queue_ms": pytest.approx(0.025),
+        "outbuf_ms": 0,
+    }
+
+
+def test_a_run_without_a_text_has_no_requests():
+    network = Network()
+    network.begin()
+    assert set(network.summary(0).values()) == {0}
+
+
+def test_memory_does_not_grow_with_the_run():
+    """On Confluent Cloud a text has some 26 kB, there are five a second, and a run may take half an hour."""
+    filling = {f"topic-{number}": {"partitions": {str(each): each for each in range(100)}} for number in range(20)}
+    texts = [text(step, brokers=12, topics=filling) for step in range(1, 21)]
+    assert len(texts[0]) > 15_000
+    network = Network()
+    network.begin()
+    for each in texts:
+        network.take(each)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(50):
+            for each in texts:
+                network.take(each)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 20_000  # of 1,000 texts
+
+
+def test_a_text_of_the_real_client_is_understood(kafka, topic):
+    network = Network()
+    with Producer({**kafka.config, "statistics.interval.ms": 50, "stats_cb": network.take}) as producer:
+        network.begin()
+        for number in range(30):
+            producer.produce(topic, b"value", b"%d" % number)
+        producer.flush(10)
+        while network.sent < 30:
+            producer.poll(0.1)
+        producer.poll(0.2)
+    summary = network.summary(30)
+    assert 1 <= summary["produce_requests"] <= 30
+    assert summary["messages_per_request"] == 30 / summary["produce_requests"]
+    assert summary["responses"] > summary["produce_requests"] and summary["rtt_ms"] > 0
