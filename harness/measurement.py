@@ -53,8 +53,9 @@ def measured(mode: str, config: Mapping[str, str], topic: str, delivery_timeout_
         await_statistics(connection, network, sent)
         network.begin()
         run = Measurement(mode, connection.client, topic, delivery_timeout_s)
-        connection.stop.check()
         connection.stop.then = lambda: run.stop(INTERRUPTED)
+        if connection.stop.pressed:  # before there was anybody to answer for it
+            raise KeyboardInterrupt
         try:
             yield run
         except Stopped:
