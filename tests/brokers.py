@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Mapping
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -69,6 +69,14 @@ def new_topic(config: Mapping[str, str], *, partitions: int = 6, **settings: str
     while name not in client.list_topics(timeout=5).topics and time.monotonic() < deadline:
         time.sleep(0.1)
     return name
+
+
+def remove_records(config: Mapping[str, str], topic: str, until: Mapping[int, int]) -> None:
+    """Remove each partition's messages below an offset, as a topic's retention does."""
+    client = admin(config)
+    removed = client.delete_records([TopicPartition(topic, number, offset) for number, offset in until.items()])
+    for future in removed.values():
+        future.result(15)
 
 
 def leader(config: Mapping[str, str], topic: str, partition: int = 0) -> int:

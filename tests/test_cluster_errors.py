@@ -22,10 +22,12 @@ from pathlib import Path
 import pytest
 import trustme
 from brokers import allow, new_topic, reconfigure, wait_until_up
-from confluent_kafka.admin import AclOperation
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AclOperation, AdminClient
 from cryptography.hazmat.primitives import serialization
 
 import local_kafka
+from harness.client import ask, connect
 from kafka_helpers import ClusterError, end_offsets, ensure_topic, make_messages, produce_async, produce_sync, read_back
 from local_kafka import LocalKafka, LocalKafkaError, PlainError
 
@@ -273,6 +275,18 @@ def test_second_address_of_two_helps(kafka: LocalKafka) -> None:
 def test_missing_certificate_file(kafka: LocalKafka, tmp_path: Path) -> None:
     config = {**kafka.config, "ssl.ca.location": str(tmp_path / "none.pem")}
     assert "ssl.ca.location can't be read" in attempt(lambda: ensure_topic(config, "any")).told()
+
+
+@pytest.mark.long
+def test_an_answer_of_the_cluster_is_not_called_a_lack_of_connection(kafka: LocalKafka) -> None:
+    """Such as that of a leader that was just elected; here it is given in place of one that can't be provoked."""
+
+    def question(_timeout_s: float) -> None:
+        raise KafkaException(KafkaError(KafkaError.OFFSET_NOT_AVAILABLE))
+
+    with connect(AdminClient, kafka.config) as connection:
+        said = attempt(lambda: ask(connection, question)).told()
+    assert said == "The cluster can't say: the cluster answered: Broker: Leader high watermark is not caught up."
 
 
 # --- Rights, and what the cluster refuses ----------------------------------------------------------------------------

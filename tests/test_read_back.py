@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+from brokers import new_topic, remove_records
 from confluent_kafka import Producer
 
+import harness.read_back
 import kafka_helpers as kh
 from harness.warm_up import WARM_UP
 
@@ -82,3 +84,53 @@ def test_accounts_hold_only_if_nothing_is_lost(kafka, topic):
     assert table["holds"].all() and table["received"].tolist() == [10]
     run.batches[0].acknowledged = 9  # a report that never came
     assert not kh.accounts([run], kh.read_back(kafka.config, topic, sent))["holds"].any()
+
+
+def test_a_topic_whose_oldest_messages_are_gone(kafka, topic):
+    """As on Confluent Cloud after a week."""
+    kh.produce_async(kafka.config, topic, kh.make_messages("old", 500))
+    remove_records(kafka.config, topic, kh.end_offsets(kafka.config, topic))
+    sent = {"r": kh.make_messages("r", 1000)}
+    kh.produce_async(kafka.config, topic, sent["r"])
+    for start in (None, dict.fromkeys(range(6), 0)):
+        found = row(kh.read_back(kafka.config, topic, sent, start=start), "r")
+        assert found == {"expected": 1000, "received": 1000, "missing": 0, "duplicated": 0, "damaged": 0}
+    found = row(kh.read_back(kafka.config, topic, {"old": kh.make_messages("old", 500)}), "old")
+    assert (found["received"], found["missing"]) == (0, 500)
+
+
+def test_messages_that_are_removed_while_the_topic_is_read(kafka, topic):
+    """What is still there is found: the reading goes on with the oldest message that is left."""
+    messages = kh.make_messages("r", 20_000)
+    kh.produce_async(kafka.config, topic, messages)
+    end = kh.end_offsets(kafka.config, topic)
+    left = {number: 100 * number for number in end}  # of partition 0, nothing
+    little_at_a_time = {"fetch.message.max.bytes": "10000", "queued.min.messages": "1"}
+
+    def read(at_first):
+        seen = []
+
+        def identify(value):
+            if not seen:
+                at_first()
+            seen.append(kh.decode(value).sequence)
+            return "r", seen[-1]
+
+        found = harness.read_back.read_back(kafka.config | little_at_a_time, topic, {"r": messages}, identify=identify)
+        return row(found, "r"), set(seen)
+
+    found, seen = read(lambda: remove_records(kafka.config, topic, {n: end[n] - left[n] for n in end}))
+    assert found["received"] == len(seen) < 20_000 and found["missing"] == 20_000 - len(seen)
+    again, there = read(lambda: None)
+    assert again["received"] == len(there) == sum(left.values())
+    assert there <= seen
+
+
+def test_a_compacted_topic(kafka):
+    """It refuses messages without a key; the warm-up's has one."""
+    topic = new_topic(kafka.config, **{"cleanup.policy": "compact"})
+    sent = {mode: kh.make_messages(mode, 300) for mode in ("async", "sync")}
+    assert kh.produce_async(kafka.config, topic, sent["async"]).complete
+    assert kh.produce_sync(kafka.config, topic, sent["sync"]).complete
+    found = kh.read_back(kafka.config, topic, sent)
+    assert found["received"].tolist() == [300, 300] and list(found["run_id"]) == ["async", "sync"]
