@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import kafka_helpers as kh
+from harness import words
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,13 +33,41 @@ def test_readme_names_targets_and_files_that_exist():
         assert (ROOT / name).exists(), name
 
 
-def test_readme_has_the_numbers_of_the_saved_run():
-    folder = re.search(r"results/[\w-]+", README)[0]
-    assert kh.finding(kh.load_results(ROOT / folder)) in README.replace("\n", " ")
+def test_readme_has_the_numbers_of_the_saved_runs():
+    said = README.replace("\n", " ")
+    for kind in ("local", "distant"):
+        folder = re.search(rf"results/[\w-]+_{kind}", README)[0]
+        assert (
+            words.finding(kh.load_results(ROOT / folder)).partition("**The reason")[0].partition(" The reason")[0]
+            in said
+        )
+
+
+def test_small_modules_stay_small():
+    lines = {path: len(path.read_text().splitlines()) for path in ROOT.glob("harness/*.py")}
+    assert {path.name: number for path, number in lines.items() if number > 200} == {}
+    assert len((ROOT / "kafka_helpers.py").read_text().splitlines()) <= 300
+
+
+def imported(path: Path) -> set[str]:
+    """The names of our own modules that a file imports."""
+    ours = {each.stem for each in [*ROOT.glob("*.py"), *ROOT.glob("harness/*.py")]}
+    found = re.findall(r"(?m)^ *(?:from|import) (?:harness\.)?(\w+)", path.read_text())
+    listed = re.findall(r"(?m)^from harness import (.+)$", path.read_text())
+    return (set(found) | set(", ".join(listed).split(", "))) & ours
+
+
+def test_imports_run_one_way():
+    """As the list in harness/__init__.py says: each file builds only on those above it."""
+    order = re.findall(r"(?m)^(\w+) {2,}", (ROOT / "harness" / "__init__.py").read_text())
+    assert sorted(order) == sorted(each.stem for each in ROOT.glob("harness/*.py") if each.stem != "__init__")
+    for place, name in enumerate(order):
+        assert imported(ROOT / "harness" / f"{name}.py") <= {*order[:place], "local_kafka"}, name
+    assert imported(ROOT / "local_kafka.py") == set()
 
 
 def test_requirements_are_pinned_with_a_reason():
-    for file in (ROOT / "requirements.txt", ROOT / "tests" / "requirements.txt"):
+    for file in (ROOT / "requirements.txt", *ROOT.glob("*/requirements.txt")):
         for line in file.read_text().splitlines():
             assert re.fullmatch(r"#.*|-r \S+|[\w-]+==[\w.]+ +# .+", line), line
 
