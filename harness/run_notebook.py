@@ -16,6 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cells run, Ctrl-C just ends the program
+
 import nbformat
 from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
@@ -23,9 +26,7 @@ from nbclient.exceptions import CellExecutionError
 
 
 class Client(NotebookClient):
-    """nbclient's, which shows in the terminal what comes."""
-
-    progress, shown_at = "", 0.0
+    progress, shown_at = "", 0.0  # the line that is redrawn, and when it was last left as it stands
 
     def process_message(self, msg: dict, cell: nbformat.NotebookNode, cell_index: int):
         kind, content = msg["msg_type"], msg["content"]
@@ -47,7 +48,6 @@ class Client(NotebookClient):
             self.end_progress()
 
     def end_progress(self) -> None:
-        """Let the line stand as it is."""
         if self.progress:
             print(self.progress, flush=True)
         self.progress, self.shown_at = "", time.monotonic()
@@ -62,23 +62,23 @@ class Client(NotebookClient):
 
 async def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
     """Execute each cell, in a kernel that works in ``folder``. A RuntimeError says what went wrong."""
-    presses = []
+    presses, loop = [], asyncio.get_running_loop()
 
-    def press() -> None:
+    def press(*_) -> None:
         """Ctrl-C: interrupt the kernel, which has a session of its own; the second time, end it."""
-        end = kernel.shutdown_kernel(now=True) if presses else kernel.interrupt_kernel()
-        presses.append(asyncio.ensure_future(end))
+        if presses or client.code_cells_executed:
+            end = kernel.shutdown_kernel(now=True) if presses else kernel.interrupt_kernel()
+            asyncio.run_coroutine_threadsafe(end, loop)
+        presses.append(True)
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as runtime:  # no connection file stays
         transport = "tcp" if sys.platform == "win32" else "ipc"  # ipc: no port that another program could take
         kernel = AsyncKernelManager(connection_file=f"{runtime}/kernel.json", transport=transport)
         client = Client(notebook, km=kernel, record_timing=False)
-        async with client.async_setup_kernel(cwd=str(folder), cleanup_kc=True):
-            loop = asyncio.get_running_loop()
-            try:  # in place of nbclient's handler, which ends the kernel
-                loop.add_signal_handler(signal.SIGINT, press)
-            except NotImplementedError:  # Windows
-                signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(press))
+        signal.signal(signal.SIGINT, press)
+        await client.async_start_new_kernel(cwd=str(folder))
+        await client.async_start_new_kernel_client()
+        try:
             metadata, spec = notebook.metadata, kernel.kernel_spec
             metadata.kernelspec = {"name": "python3", "language": spec.language, "display_name": spec.display_name}
             metadata.language_info = (await client.kc.kernel_info(reply=True))["content"]["language_info"]
@@ -96,6 +96,9 @@ async def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
                     client.end_progress()
                 if presses:
                     raise RuntimeError("Interrupted.")
+        finally:
+            await kernel.shutdown_kernel(now=not await kernel.is_alive())
+            client.kc.stop_channels()
 
 
 def parameterize(notebook: nbformat.NotebookNode, given: list[str]) -> None:
@@ -106,10 +109,9 @@ def parameterize(notebook: nbformat.NotebookNode, given: list[str]) -> None:
     source = []
     for each in given:
         name, equals, value = each.partition("=")
-        if not equals:
-            raise ValueError(f"{each!r} is not of the form name=value, without blanks.")
-        if name not in known:
-            raise ValueError(f"There is no parameter {name!r}; there are: {', '.join(known) or 'none'}.")
+        if name not in known or not equals:
+            names = ", ".join(known) or "none"
+            raise ValueError(f"{each} sets no parameter: write name=value, without blanks; the names are: {names}.")
         with contextlib.suppress(ValueError, SyntaxError):
             value = ast.literal_eval(value)
         source.append(f"{name} = {value!r}")
@@ -139,9 +141,8 @@ def main() -> None:
     saved.parent.mkdir(exist_ok=True)
     nbformat.write(notebook, saved.with_suffix(".part"))
     saved.with_suffix(".part").replace(saved)
-    answer = outputs[0].get("data", {}).get("text/markdown", "") if outputs else ""
-    print("", re.sub(r"[*`]", "", answer).strip(), "", sep="\n")
-    print("Results:", folder[1] if folder else "none saved")
+    answer = re.sub(r"[*`]", "", outputs[0].get("data", {}).get("text/markdown", "") if outputs else "").strip()
+    print(f"\n{answer}\n\nResults: {folder[1] if folder else 'none saved'}")
     print("Executed notebook:", saved.relative_to(path.parent).as_posix())
 
 
