@@ -52,7 +52,7 @@ clean:  ## remove what the other targets made, but not results
 
 # The stamp files say which requirements are installed already.
 .venv/run: requirements.txt constraints.txt | .venv/bin/python
-	@echo "Installing the Python packages, once: about 150 MB to download, 640 MB in the folder .venv."
+	@echo "Installing the Python packages, once: about 150 MB to download, 650 MB in the folder .venv."
 	$(PIP) -r requirements.txt
 	@touch $@
 
