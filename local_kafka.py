@@ -130,6 +130,8 @@ class LocalKafka:
             self._write_settings()
             if any(map(is_open, self._ports)):  # Kafka itself would notice late
                 raise LocalKafkaError(f"Kafka could not be started: {PORT_TAKEN}; {ELSE}.")
+            if not self._guard.stdout.readline():
+                raise LocalKafkaError(f"Kafka could not be started: nothing would end it again; {ELSE}.")
             self.processes = [self._spawn(node) for node in range(self.brokers)]
             self._wait_until_ready()
         except BaseException as error:
@@ -226,6 +228,7 @@ class LocalKafka:
                 "offsets.topic.num.partitions": 4,
                 "transaction.state.log.num.partitions": 4,
                 "group.initial.rebalance.delay.ms": 0,
+                "log.cleaner.dedupe.buffer.size": 4 * 2**20,  # for 150,000 keys; else 128 MB are taken at once
             }
             if self.distance_ms:
                 settings["inter.broker.listener.name"] = "NEAR"
@@ -250,9 +253,7 @@ class LocalKafka:
 
     def _start_proxy(self) -> list[str]:
         with _open(self.folder / "proxy.log", "w") as log:
-            self._proxy = _start_alone(
-                _proxy, self._mark, self.distance_ms, *self._client_ports, stdout=subprocess.PIPE, stderr=log
-            )
+            self._proxy = _start_alone(_proxy, self._mark, self.distance_ms, *self._client_ports, stderr=log)
         ports = self._proxy.stdout.readline().split()
         if not ports:
             said = (self.folder / "proxy.log").read_text(errors="replace")
@@ -260,8 +261,14 @@ class LocalKafka:
         return [f"127.0.0.1:{int(port)}" for port in ports]
 
     def _spawn(self, node: int) -> subprocess.Popen:
-        # Without performance data a killed JVM leaves no file elsewhere.
-        options = ["-XX:-UsePerfData", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Xms512m", "-Xmx512m"]
+        options = [
+            "-XX:-UsePerfData",  # else a killed JVM leaves a file elsewhere
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            # Java encrypts the key once more for itself, in memory: 10,000 rounds of that cost a third of a start.
+            "-Dkeystore.pkcs12.keyPbeIterationCount=1",
+            "-Xms512m",
+            "-Xmx512m",
+        ]
         settings = str(self.folder / f"broker-{node}.properties")
         with _open(self.folder / f"broker-{node}.log", "a") as log:
             return subprocess.Popen(
@@ -414,9 +421,9 @@ def _start_alone(function: Callable[..., None], *arguments: object, **options: o
     modules = "asyncio, collections, contextlib, os, selectors, shutil, socket, struct, sys, threading, time"
     if function is _guard:
         modules += ", psutil"
-    program = f"import {modules}\n{inspect.getsource(function)}\n{function.__name__}(*sys.argv[1:])"
+    program = f"import {modules}\n{_SOURCES[function]}\n{function.__name__}(*sys.argv[1:])"
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, **options, **_own_session())
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options, **_own_session())
 
 
 def _guard(folder: str, java: str, *files: str) -> None:
@@ -424,18 +431,21 @@ def _guard(folder: str, java: str, *files: str) -> None:
 
     A process is looked up by executable and command line, not by number: a stranger may have inherited that.
     """
+    print("ready", flush=True)
     sys.stdin.read()
     mark, programs = f"-Djava.io.tmpdir={folder}", (java, psutil.Process().exe())
     for _attempt in range(100):
+        found = False
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):  # it has just ended, or is somebody else's
                 if mark in process.cmdline() and any(os.path.samefile(process.exe(), each) for each in programs):
+                    found = True
                     process.kill()
         for file in files:
             with contextlib.suppress(OSError):
                 os.unlink(file)
         shutil.rmtree(folder, ignore_errors=True)
-        if not os.path.exists(folder):
+        if not found and not os.path.exists(folder):
             break
         time.sleep(0.1)
 
@@ -536,6 +546,9 @@ def _proxy(_mark: str, distance_ms: str, *brokers: str) -> None:
     loop.run_until_complete(listen())
     threading.Thread(target=obey, daemon=True).start()
     loop.run_forever()
+
+
+_SOURCES = {each: inspect.getsource(each) for each in (_guard, _proxy)}  # now, while the file is as it was imported
 
 
 def _own_session() -> dict:
