@@ -146,7 +146,8 @@ class Measurement:
     def flush(self) -> None:
         """Wait until each message that was handed over is acknowledged or has failed, and serve its report."""
         try:
-            self.producer.flush()
+            while not self.result.stopped and self.producer.flush(1):
+                pass  # in short waits: what is handed over as the run is stopped may be purged too early
         except (KafkaException, SystemError) as error:
             self.stop(f"the client gave up: {client_error(error).name()}")
         if self.result.stopped:

@@ -59,7 +59,8 @@ class Results:
 
     def save(self) -> None:
         """Write everything to the folder; an interrupt is raised once that is done."""
-        with StopButton():
+        with StopButton() as stop:
+            stop.closing = True  # however often it is pressed
             self.folder.mkdir(parents=True, exist_ok=True)
             contents = {"batches": batches_frame(self.runs), **self.tables}
             for name, table in contents.items():

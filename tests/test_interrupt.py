@@ -4,6 +4,7 @@ import gc
 import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from brokers import freeze, new_topic, thaw
 import harness.read_back
 from harness.runs import INTERRUPTED, ProducerRun, checked
 from kafka_helpers import (
+    BatchTiming,
     Results,
     RunInterrupted,
     accounts,
@@ -167,6 +169,28 @@ def test_while_waiting(kafka: LocalKafka, produce: Callable, frozen: Callable) -
     assert run.failed and set(run.errors) <= {"_PURGE_QUEUE", "_PURGE_INFLIGHT"}
 
 
+class Pressing(tuple):
+    """A message at which the button is pressed."""
+
+    pressed = 0.0
+
+    def __iter__(self) -> Iterator[bytes]:
+        Pressing.pressed = time.monotonic()
+        signal.raise_signal(signal.SIGINT)
+        return super().__iter__()
+
+
+@both
+def test_in_the_middle_of_a_batch(kafka: LocalKafka, produce: Callable, frozen: Callable) -> None:
+    """What is handed over after the stop, and before the run can end, isn't waited for."""
+    topic, messages = new_topic(kafka.config), make_messages("middle", 1_000)
+    messages[500] = Pressing(messages[500])
+    run = produce(kafka.config, topic, messages, progress=lambda _: frozen(), delivery_timeout_s=15)
+    assert time.monotonic() - Pressing.pressed < 2
+    thaw(kafka)
+    check(run, make_messages("middle", 1_000), kafka.config, topic, "middle")
+
+
 @pytest.mark.long
 def test_with_a_full_queue(kafka: LocalKafka, topic: str, frozen: Callable) -> None:
     run_id = uuid.uuid4().hex
@@ -189,6 +213,26 @@ def test_many_times_at_any_moment(kafka: LocalKafka, topic: str) -> None:
         print(f"{run}; {run.errors}; {there} in the topic")
         assert run.acknowledged <= there <= run.submitted
         start = end
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("queue", [500, 100_000])
+@pytest.mark.parametrize("is_frozen", [False, True], ids=["alive", "frozen"])
+@both
+def test_sixty_times_at_any_moment(
+    kafka: LocalKafka, produce: Callable, queue: int, is_frozen: bool, frozen: Callable
+) -> None:
+    """Each within two seconds, and every message accounted for, whatever is queued and whether anyone answers."""
+    config = kafka.config | {"queue.buffering.max.messages": str(queue)}
+    messages, moments = make_messages("often", 150_000), random.Random(queue)
+    for _ in range(15):  # of each of the four
+        topic = new_topic(kafka.config)
+        first = frozen if is_frozen else lambda: None
+        try:
+            run = stopped(produce, config, topic, messages, after_s=moments.uniform(0, 1), first=first)
+        finally:
+            thaw(kafka)
+        check(run, messages, kafka.config, topic, "often")
 
 
 @each_call
@@ -313,6 +357,72 @@ def test_no_client_goes_on(kafka: LocalKafka, frozen: Callable) -> None:
             assert psutil.Process().num_threads() == threads
     finally:
         gc.enable()
+
+
+def pressed_again_and_again(action: Callable[[], object], moments: list[float]) -> None:
+    """Do something while the button is pressed at these moments, and let no interrupt out."""
+
+    def press() -> None:
+        for moment in moments:
+            time.sleep(max(0.0, began + moment - time.monotonic()))
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)  # until the last has been noticed, in wait()
+        ended.set()
+
+    def shielded(layers: int) -> None:
+        """Each press can raise one interrupt, anywhere in here; so there is a layer for each, and one more."""
+        try:
+            if layers:
+                shielded(layers - 1)
+            else:
+                threading.Thread(target=press).start()
+                action()
+            ended.wait()  # not join(): interrupted, that would take the thread for ended
+        except KeyboardInterrupt:
+            pass
+
+    began, ended = time.monotonic(), threading.Event()
+    shielded(len(moments))
+    ended.wait()
+
+
+@pytest.mark.parametrize("how", ["producing", "frozen", "reading back"])
+def test_pressed_again_while_it_closes(kafka: LocalKafka, frozen: Callable, how: str) -> None:
+    """However often the button is pressed: the client is closed, and the next interrupt is raised as usual."""
+    topic, messages, random_ = new_topic(kafka.config), make_messages("again", 20_000), random.Random(1)
+    produce_async(kafka.config, topic, messages)
+    action = {
+        "producing": lambda: produce_async(kafka.config, topic, messages * 10),
+        "frozen": lambda: produce_sync(kafka.config, topic, messages, progress=lambda _: frozen()),
+        "reading back": lambda: read_back(kafka.config, topic, {"again": messages}),
+    }[how]
+    gc.collect()
+    gc.disable()
+    threads = psutil.Process().num_threads()
+    try:
+        for _ in range(8):
+            first = 0.3 + random_.uniform(0, 0.3)
+            moments = [first, *sorted(first + random_.uniform(0, 0.2) ** 2 for _ in range(4))]
+            pressed_again_and_again(action, moments)
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            time.sleep(0.05)  # until the thread that has pressed is gone
+            assert psutil.Process().num_threads() == threads
+            thaw(kafka)
+    finally:
+        gc.enable()
+
+
+def test_pressed_again_while_it_saves(tmp_path: Path) -> None:
+    """Whatever moment: no draft is left, the next interrupt is raised as usual, and what is there can be loaded."""
+    run = ProducerRun("sync", batches=[BatchTiming(500, 0.1, 0.2, 500, 0) for _ in range(20_000)])
+    results, random_ = Results(tmp_path / "saved", {}, [run]), random.Random(2)
+    results.save()
+    for _ in range(25):
+        presses = random_.choice([1, 1, 3])
+        pressed_again_and_again(results.save, sorted(random_.uniform(0, 0.2) for _ in range(presses)))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert sorted(file.name for file in (tmp_path / "saved").iterdir()) == ["batches.csv", "results.json"]
+        assert len(load_results(tmp_path / "saved").runs[0].batches) == 20_000
 
 
 def test_handler_is_as_before(kafka: LocalKafka, topic: str) -> None:
