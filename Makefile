@@ -36,7 +36,7 @@ test: .venv/test lint  ## check everything but the longest faults, against a rea
 test-all: .venv/test lint  ## check everything
 	$(BIN)/python -m pytest tests --durations=10 $(PYTEST)
 
-bench: .venv/bench  ## compare the producers with other clients and tools (some 25 minutes)
+bench: .venv/bench  ## compare the producers with other clients and tools (some 10 minutes)
 	$(BIN)/python benchmarks/producers.py
 
 lint: .venv/test  ## check style
