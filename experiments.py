@@ -258,27 +258,20 @@ def broker_dies(mode: str, brokers: int, *, seconds: float, after_s: float) -> p
             time.sleep(max(0.0, due - perf_counter()))
             yield message
 
-    def progress(_: int) -> None:
-        ends.append(perf_counter() - clock["begin"])
-
     over, fault = threading.Event(), threading.Thread(target=outage)
     with LocalKafka(brokers) as kafka:
         kh.ensure_topic(kafka.config, "dying")
         try:
-            run = checked(produce(kafka.config, "dying", offered(), batch_size=SOURCE_BATCH, progress=progress))
+            options = {"batch_size": SOURCE_BATCH, "progress": lambda _: ends.append(perf_counter() - clock["begin"])}
+            run = checked(produce(kafka.config, "dying", offered(), **options))
         finally:
             over.set()
             if fault.is_alive():
                 fault.join()
         found = kh.read_back(kafka.config, "dying", {mode: messages}).iloc[0]
-    table = kh.batches_frame([run]).drop(columns="run")
-    return table.assign(
-        brokers=brokers,
-        at_s=ends - table["elapsed_s"],
-        killed_s=clock["killed"] - clock["begin"],
-        missing=found["missing"],
-        duplicated=found["duplicated"],
-    )
+    table = kh.batches_frame([run]).drop(columns="run").assign(brokers=brokers)
+    table = table.assign(at_s=ends - table["elapsed_s"], killed_s=clock["killed"] - clock["begin"])
+    return table.assign(missing=found["missing"], duplicated=found["duplicated"])
 
 
 WAYS = {

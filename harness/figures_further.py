@@ -127,7 +127,7 @@ def losses(kills: pd.DataFrame) -> tuple[Figure, str]:
     Args:
         kills: columns ``place``, ``way``, ``lost``; a row for each kill.
     """
-    groups = list(kills.groupby(["place", "way"], sort=False))
+    groups = list(kills.groupby(["place", "way"], sort=False, observed=True))
     figure, axes = new_figure(figsize=(9, 0.55 * len(groups) + 1.5))
     jitter = random.Random(7)  # so that equal numbers can be told apart
     for height, ((_, way), each) in enumerate(groups):
@@ -137,14 +137,13 @@ def losses(kills: pd.DataFrame) -> tuple[Figure, str]:
     axes.set_yticks(range(len(groups)), [f"{way}, {place}" for (place, way), _ in groups])
     axes.set_xscale("symlog", linthresh=1)
     axes.invert_yaxis()
-    largest = kills.groupby("way")["lost"].max()
-    title = (
-        f"A program killed in mid-run: at most {largest['sync']:,} lost in sync, up to {largest['async']:,} in async"
-    )
-    label(axes, title, "messages lost (of those after which the program had gone on)", "")
-    axes.set_xticks([0, *(10**power for power in range(len(str(largest.max()))))])
+    largest = kills.groupby("way", observed=True)["lost"].max()
+    title = f"Lost with the program: {largest['sync'] or 'none'} in sync, up to {largest['async']:,} in async"
+    label(axes, "", "messages lost (of those after which the program had gone on)", "")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    axes.set_xticks([0, *(10**power for power in range(len(str(largest.max())) + 1))])
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlim(-0.3, None)
+    axes.set_xlim(-0.3, 2 * largest.max() + 1)
     caption = "Messages lost, a point for each kill, on a log scale that begins at 0."
     for (place, way), each in groups:
         caption += f" {way.capitalize()}, {place}: {each['lost'].min():,} to {each['lost'].max():,}."
