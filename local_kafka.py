@@ -132,6 +132,9 @@ class LocalKafka:
                 raise LocalKafkaError(f"Kafka could not be started: {PORT_TAKEN}; {ELSE}.")
             if not self._guard.stdout.readline():
                 raise LocalKafkaError(f"Kafka could not be started: nothing would end it again; {ELSE}.")
+            if self.distance_ms:
+                routes = [f"{port}:{broker}" for port, broker in zip(self._ports[3::4], self._ports[::4], strict=True)]
+                self._proxy = _start_alone(_proxy, self._mark, self.distance_ms, *routes, stderr=subprocess.DEVNULL)
             self.processes = [self._spawn(node) for node in range(self.brokers)]
             self._wait_until_ready()
         except BaseException as error:
@@ -171,19 +174,13 @@ class LocalKafka:
         return int(self._proxy.stdout.readline())
 
     def _write_settings(self) -> None:
-        listeners = ["SASL_SSL", "CONTROLLER"]
-        if self.distance_ms:
-            listeners.append("NEAR")  # where the brokers reach each other without the distance
-        self._ports = free_ports(len(listeners) * self.brokers)
-        ports = [dict(zip(listeners, self._ports[node :: self.brokers], strict=True)) for node in range(self.brokers)]
-        self._client_ports = [each["SASL_SSL"] for each in ports]
-        addresses = [f"127.0.0.1:{port}" for port in self._client_ports]
-        if self.distance_ms:
-            addresses = self._start_proxy()
+        self._ports = free_ports(4 * self.brokers)
+        direct, controllers, near, distant = (self._ports[each::4] for each in range(4))
+        self._client_ports = distant if self.distance_ms else direct
         password = secrets.token_urlsafe(24)
         self.config = ClientConfig(
             {
-                "bootstrap.servers": ",".join(addresses),
+                "bootstrap.servers": ",".join(f"127.0.0.1:{port}" for port in self._client_ports),
                 "security.protocol": "SASL_SSL",
                 "sasl.mechanisms": "PLAIN",
                 "sasl.username": USER,
@@ -195,24 +192,25 @@ class LocalKafka:
             "org.apache.kafka.common.security.plain.PlainLoginModule required "
             f'username="{USER}" password="{password}" user_{USER}="{password}";'
         )
+        quorum = ",".join(f"{node}@127.0.0.1:{port}" for node, port in enumerate(controllers))
         cluster_id = _random_id()
         for node in range(self.brokers):
             data = self.folder / f"data-{node}"
-            urls = {name: f"{name}://127.0.0.1:{port}" for name, port in ports[node].items()}
+            ports = {"SASL_SSL": direct[node], "CONTROLLER": controllers[node]}
+            if self.distance_ms:
+                ports["NEAR"] = near[node]  # where the brokers reach each other without the distance
             settings = {
                 "process.roles": "broker,controller",
                 "node.id": node,
-                "controller.quorum.voters": ",".join(
-                    f"{number}@127.0.0.1:{each['CONTROLLER']}" for number, each in enumerate(ports)
-                ),
-                "listeners": ",".join(urls.values()),
-                "listener.security.protocol.map": ",".join(f"{name}:SASL_SSL" for name in listeners),
+                "controller.quorum.voters": quorum,
+                "listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items()),
+                "listener.security.protocol.map": ",".join(f"{name}:SASL_SSL" for name in ports),
                 "inter.broker.listener.name": "SASL_SSL",
                 "controller.listener.names": "CONTROLLER",
                 "sasl.enabled.mechanisms": "PLAIN",
                 "sasl.mechanism.inter.broker.protocol": "PLAIN",
                 "sasl.mechanism.controller.protocol": "PLAIN",
-                **{f"listener.name.{name.lower()}.plain.sasl.jaas.config": login for name in listeners},
+                **{f"listener.name.{name.lower()}.plain.sasl.jaas.config": login for name in ports},
                 "ssl.keystore.type": "PEM",
                 "ssl.keystore.location": (self.folder / "key.pem").as_posix(),
                 "ssl.truststore.type": "PEM",
@@ -232,7 +230,7 @@ class LocalKafka:
             }
             if self.distance_ms:
                 settings["inter.broker.listener.name"] = "NEAR"
-                settings["advertised.listeners"] = f"SASL_SSL://{addresses[node]},{urls['NEAR']}"
+                settings["advertised.listeners"] = f"SASL_SSL://127.0.0.1:{distant[node]},NEAR://127.0.0.1:{near[node]}"
             _write_properties(self.folder / f"broker-{node}.properties", settings)
             data.mkdir(mode=0o700)
             # What Kafka's own tool for a new data folder (kafka-storage format) writes; it would take a second.
@@ -250,15 +248,6 @@ class LocalKafka:
         certificate = self.folder / "certificate.pem"
         authority.cert_pem.write_to_path(certificate)
         return certificate
-
-    def _start_proxy(self) -> list[str]:
-        with _open(self.folder / "proxy.log", "w") as log:
-            self._proxy = _start_alone(_proxy, self._mark, self.distance_ms, *self._client_ports, stderr=log)
-        ports = self._proxy.stdout.readline().split()
-        if not ports:
-            said = (self.folder / "proxy.log").read_text(errors="replace")
-            raise LocalKafkaError(f"Kafka could not be started: its proxy said: {_last_words(said)}; {ELSE}.")
-        return [f"127.0.0.1:{int(port)}" for port in ports]
 
     def _spawn(self, node: int) -> subprocess.Popen:
         options = [
@@ -450,10 +439,10 @@ def _guard(folder: str, java: str, *files: str) -> None:
         time.sleep(0.1)
 
 
-def _proxy(_mark: str, distance_ms: str, *brokers: str) -> None:
-    """Stand between clients and brokers (ports), as a network in which each way takes half of ``distance_ms``.
+def _proxy(_mark: str, distance_ms: str, *routes: str) -> None:
+    """Stand between clients and brokers, as a network in which each way takes half of ``distance_ms``.
 
-    It prints its ports, one for each broker. For each line on stdin it resets all connections and prints how many.
+    A route is its own port and the broker's. For each line on stdin it resets all connections and prints how many.
     """
     one_way_s = float(distance_ms) / 2_000
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())  # others keep time to the millisecond only
@@ -507,7 +496,8 @@ def _proxy(_mark: str, distance_ms: str, *brokers: str) -> None:
                 self.transport.close()
                 self.other.transport.close()
             else:
-                self.transport.write_eof()
+                with contextlib.suppress(OSError):  # it has just gone
+                    self.transport.write_eof()
 
         def connection_lost(self, error):
             clients.discard(self)
@@ -537,15 +527,26 @@ def _proxy(_mark: str, distance_ms: str, *brokers: str) -> None:
             loop.call_soon_threadsafe(reset_all)
         os._exit(0)
 
-    async def listen():
-        for broker in brokers:
-            server = await loop.create_server(lambda broker=broker: End(int(broker)), "127.0.0.1", 0)
-            print(server.sockets[0].getsockname()[1], end=" ")
-        print(flush=True)
+    async def listen(port, broker):
+        """Listen for as long as the broker does, since a client is to be refused where nobody listens."""
+        server = None
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", broker)
+                with contextlib.closing(writer):
+                    server = server or await loop.create_server(lambda: End(broker), "127.0.0.1", port)
+                    await reader.read()  # nothing comes until the broker ends
+            except ConnectionRefusedError:
+                if server:
+                    server.close()
+                    server = None
+            except OSError:
+                pass  # the broker has ended
+            await asyncio.sleep(0.02)
 
-    loop.run_until_complete(listen())
+    listening = [loop.create_task(listen(*map(int, route.split(":")))) for route in routes]
     threading.Thread(target=obey, daemon=True).start()
-    loop.run_forever()
+    loop.run_until_complete(asyncio.gather(*listening))
 
 
 _SOURCES = {each: inspect.getsource(each) for each in (_guard, _proxy)}  # now, while the file is as it was imported
@@ -578,7 +579,12 @@ def simulated_cluster(rtt_ms: int = 20, brokers: int = 1) -> Iterator["Simulated
     try:
         addresses = (f"{broker.host}:{broker.port}" for broker in host.list_topics(timeout=10).brokers.values())
         yield SimulatedCluster(
-            ClientConfig({"bootstrap.servers": ",".join(addresses), "security.protocol": "PLAINTEXT"})
+            ClientConfig(
+                {
+                    "bootstrap.servers": ",".join(addresses),
+                    "security.protocol": "PLAINTEXT",
+                }
+            )
         )
     finally:
         host.close()

@@ -1,5 +1,6 @@
 """The local Kafka: its command, what it writes and takes away again, its distance, and who else can use it."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -95,10 +96,7 @@ def test_killed_command_leaves_nothing(command, tmp_path):
     process.kill()
     folder, file = Path(config["ssl.ca.location"]).parent, tmp_path / "c.properties"
     port = int(config["bootstrap.servers"].split(":")[1])
-    deadline = time.monotonic() + 10
-    while (folder.exists() or file.exists() or local_kafka.is_open(port)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not folder.exists() and not file.exists() and not local_kafka.is_open(port)
+    wait_until(lambda: not folder.exists() and not file.exists() and not local_kafka.is_open(port))
 
 
 def refused(tmp_path: Path, *arguments: str, python: tuple[str, ...] = ()) -> str:
@@ -194,11 +192,15 @@ def hold(
     return holder, Path(folder), broker
 
 
-def wait_until_gone(folder: Path, *numbers: int) -> None:
-    deadline = time.monotonic() + 10
-    while (folder.exists() or any(map(psutil.pid_exists, numbers))) and time.monotonic() < deadline:
+def wait_until(reached: Callable[[], bool], within_s: float = 10) -> None:
+    deadline = time.monotonic() + within_s
+    while not reached() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not folder.exists() and not any(map(psutil.pid_exists, numbers))
+    assert reached()
+
+
+def wait_until_gone(folder: Path, *numbers: int) -> None:
+    wait_until(lambda: not folder.exists() and not any(map(psutil.pid_exists, numbers)))
 
 
 # The guard's first three attempts to end a process fail, as they do when it ends just then, or is somebody else's.
@@ -294,9 +296,7 @@ def test_cache_is_made_once_and_used(tmp_path):
     assert killed.stdout.readline().startswith("Preparing faster starts, once")
     time.sleep(2)
     killed.kill()
-    deadline = time.monotonic() + 10
-    while list(tmp_path.rglob("*.draft")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: not list(tmp_path.rglob("*.draft")))
     first = start()
     preparing = first.stdout.readline()
     assert preparing.startswith("Preparing faster starts, once")
@@ -346,7 +346,7 @@ def test_connections_are_reset(distant):
         topic,
         sent["r"],
         batch_size=20,
-        progress=lambda _count: resets.append(distant.reset_connections()),
+        progress=lambda _count: resets or resets.append(distant.reset_connections()),
     )
     assert run.complete and resets[0] >= 1
     found = read_back(distant.config, topic, sent)
@@ -359,44 +359,53 @@ def test_near_connections_cannot_be_reset(kafka):
 
 
 def test_what_passes_between(distant):
-    """In place of the killed broker: nobody, and then servers of this test's own."""
+    """In place of the killed broker: nobody, and then a server of this test's own."""
     settings = (distant.folder / "broker-0.properties").read_text()
     broker = int(re.search(r"^listeners=SASL_SSL://127\.0\.0\.1:(\d+)", settings, re.MULTILINE)[1])
     proxy = int(distant.config["bootstrap.servers"].rpartition(":")[2])
     kill(distant)
-    with socket.create_connection(("127.0.0.1", proxy)) as client:
-        client.settimeout(5)
-        with pytest.raises(ConnectionResetError):
-            client.recv(1)
+    wait_until(lambda: not local_kafka.is_open(proxy))  # refused, as there
 
     with socket.create_server(("127.0.0.1", broker)) as server:
-        # Thousands of pieces are under way at once; a half-closed connection still answers; the close comes last.
-        pieces = [b"%d," % number for number in range(5_000)]
-        with socket.create_connection(("127.0.0.1", proxy)) as client:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            began = time.monotonic()
-            for piece in pieces:
-                client.sendall(piece)
-            client.shutdown(socket.SHUT_WR)
-            inside, _ = server.accept()
-            received = b"".join(iter(lambda: inside.recv(65_536), b""))
-            one_way = time.monotonic() - began
-            with inside:
-                inside.sendall(received)
-            answer = b"".join(iter(lambda: client.recv(65_536), b""))
-            there_and_back = time.monotonic() - began
-        assert received == answer == b"".join(pieces)
-        assert one_way >= DISTANCE_MS / 2_000 and there_and_back >= 2 * DISTANCE_MS / 1_000  # it connects first
+        wait_until(lambda: local_kafka.is_open(proxy))
 
-        with socket.create_connection(("127.0.0.1", proxy)) as client:
-            client.settimeout(5)
-            inside, _ = server.accept()
-            inside.sendall(b"last words")
-            assert client.recv(100) == b"last words"
-            inside.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            inside.close()
-            with pytest.raises(ConnectionResetError):
-                client.recv(1)
+        def connect() -> tuple[socket.socket, socket.socket]:
+            """A client, and the server's end of its connection, each having heard from the other."""
+            client = socket.create_connection(("127.0.0.1", proxy), timeout=5)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.sendall(b"hello")
+            while True:  # others connect to see whether somebody listens
+                inside, _ = server.accept()
+                inside.settimeout(0.5)
+                with contextlib.suppress(TimeoutError):
+                    if inside.recv(5) == b"hello":
+                        return client, inside
+
+        # Thousands of pieces are under way at once; a half-closed connection still answers; the end comes last.
+        client, inside = connect()
+        pieces = [b"%d," % number for number in range(5_000)]
+        began = time.monotonic()
+        for piece in pieces:
+            client.sendall(piece)
+        client.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: inside.recv(65_536), b""))
+        one_way = time.monotonic() - began
+        inside.sendall(received)
+        inside.close()
+        answer = b"".join(iter(lambda: client.recv(65_536), b""))
+        there_and_back = time.monotonic() - began
+        client.close()
+        assert received == answer == b"".join(pieces)
+        assert one_way >= DISTANCE_MS / 2_000 and there_and_back >= DISTANCE_MS / 1_000
+
+        client, inside = connect()
+        inside.sendall(b"last words")
+        inside.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        inside.close()  # with a reset
+        assert client.recv(100) == b"last words"
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        client.close()
 
     distant.start_broker(0)
     wait_until_up(distant.config)
@@ -406,14 +415,19 @@ def test_what_passes_between(distant):
 @pytest.mark.long
 def test_three_brokers_at_a_distance_are_near_each_other():
     with LocalKafka(3, distance_ms=100) as three:
+        brokers = three.config["bootstrap.servers"].split(",")
         topic = new_topic(three.config)
         messages = make_messages("r", 20)
         run = produce_sync(three.config, topic, messages)
         assert run.complete and 0.1 <= run.elapsed_s / 20 < 0.15  # replication doesn't make a second round trip
         kill(three, 1)
         three.start_broker(1)
+        more = make_messages("more", 2_000)
+        assert produce_async(three.config, topic, more).complete
+        wait_until(lambda: all(local_kafka.is_open(int(each.rpartition(":")[2])) for each in brokers), 60)
         wait_until_up(three.config, 3)
-        assert read_back(three.config, topic, {"r": messages})["received"].tolist() == [20]
+        found = read_back(three.config, topic, {"r": messages, "more": more})
+        assert found["received"].tolist() == [20, 2_000] and not found["duplicated"].any()
 
 
 # --- The others -------------------------------------------------------------------------------------------------------
