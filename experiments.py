@@ -69,7 +69,7 @@ def same_twice(config: Config, topic: str, num_messages: int) -> pd.DataFrame:
     )
 
 
-def round_trip_law(num_messages: int, *, repeats: int = 6, seconds: float = 0.3) -> pd.DataFrame:
+def round_trip_law(num_messages: int, *, repeats: int = 6, seconds: float = 0.4) -> pd.DataFrame:
     """How does the time per message depend on the round trip? Three brokers, TLS and login, at several distances.
 
     A synchronous run sends as many messages as should take about ``seconds``, the asynchronous one all of them. In the
@@ -79,7 +79,7 @@ def round_trip_law(num_messages: int, *, repeats: int = 6, seconds: float = 0.3)
     for ms in ROUND_TRIPS_MS:
         with LocalKafka(3, distance_ms=ms) as kafka:
             kh.ensure_topic(kafka.config, "law")
-            few = kh.make_messages("law", max(8, int(1000 * seconds / (ms + 1))))
+            few = kh.make_messages("law", max(16, int(1000 * seconds / (ms + 1))))
             runs = [kh.produce_sync(kafka.config, "law", few) for _ in range(repeats)]
             runs.append(kh.produce_async(kafka.config, "law", kh.make_messages("law", num_messages)))
         rows += [
