@@ -4,12 +4,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import psutil
 import pytest
-from brokers import admin, freeze, kill, leader, new_topic, reconfigure, thaw, wait_until_up
-from tcp_proxy import TcpProxy
+from brokers import admin, freeze, kill, leader, new_topic, thaw, wait_until_up
 
 from harness.runs import outcome as told
 from kafka_helpers import (
@@ -63,11 +63,29 @@ def produce_with(
         nonlocal batches, began
         batches += 1
         if batches == 10:
-            began = time.monotonic()
             fault()
+            began = time.monotonic()
 
     run = produce(config, topic, messages, batch_size=BATCH, progress=progress, **options)
     return Outcome(run, run_id, messages, time.monotonic() - began)
+
+
+def both_at_once(
+    fault: Callable[[], object],
+    config: dict[str, str],
+    topic: str,
+    *,
+    counts: tuple[int, int] = (4_000, 4_000),
+    **options: float,
+) -> list[Outcome]:
+    """An asynchronous and a synchronous run; ``fault`` happens when both have handed over ten batches."""
+    meeting = threading.Barrier(2, action=fault, timeout=60)
+    with ThreadPoolExecutor() as pool:
+        runs = [
+            pool.submit(produce_with, meeting.wait, produce, config, topic, count=count, **options)
+            for produce, count in zip((produce_async, produce_sync), counts, strict=True)
+        ]
+        return [run.result() for run in runs]
 
 
 def check(outcome: Outcome, config: dict[str, str], topic: str) -> None:
@@ -108,107 +126,100 @@ def later(seconds: float, action: Callable[[], object]) -> threading.Timer:
 
 
 @pytest.mark.long
-@both
-def test_only_broker_killed_and_started_again(victim: LocalKafka, produce: Callable) -> None:
+def test_only_broker_killed_and_started_again(victim: LocalKafka) -> None:
     topic = new_topic(victim.config)
 
     def fault() -> None:
         kill(victim)
         later(4, lambda: victim.start_broker(0))
 
-    outcome = produce_with(fault, produce, victim.config, topic)
-    check(outcome, victim.config, topic)
-    assert outcome.run.complete
-    assert longest_wait(outcome.run) > 4
+    for outcome in both_at_once(fault, victim.config, topic):
+        check(outcome, victim.config, topic)
+        assert outcome.run.complete
+        assert longest_wait(outcome.run) > 4
 
 
-@both
-def test_broker_frozen_for_ten_seconds(victim: LocalKafka, produce: Callable) -> None:
+def test_broker_frozen_for_ten_seconds(victim: LocalKafka) -> None:
     topic = new_topic(victim.config)
 
     def fault() -> None:
         freeze(victim)
         later(10, lambda: thaw(victim))
 
-    outcome = produce_with(fault, produce, victim.config, topic)
-    check(outcome, victim.config, topic)
-    assert outcome.run.complete
-    assert longest_wait(outcome.run) > 9
-    assert sum(batch.elapsed_s > 9 for batch in outcome.run.batches) == (outcome.run.mode == "sync")
+    for outcome in both_at_once(fault, victim.config, topic):
+        check(outcome, victim.config, topic)
+        assert outcome.run.complete
+        assert longest_wait(outcome.run) > 9
+        assert sum(batch.elapsed_s > 9 for batch in outcome.run.batches) == (outcome.run.mode == "sync")
 
 
 @pytest.mark.long
-@both
-def test_leader_of_three_killed_for_good(produce: Callable) -> None:
+def test_leader_of_three_killed_for_good() -> None:
     with LocalKafka(3) as three:
         topic = new_topic(three.config, partitions=1)
-        outcome = produce_with(lambda: kill(three, leader(three.config, topic)), produce, three.config, topic)
-        check(outcome, three.config, topic)
-        assert outcome.run.complete
-        assert longest_wait(outcome.run) > 1
+        for outcome in both_at_once(lambda: kill(three, leader(three.config, topic)), three.config, topic):
+            check(outcome, three.config, topic)
+            assert outcome.run.complete
+            assert longest_wait(outcome.run) > 1
         assert sum(process.poll() is None for process in three.processes) == 2
 
 
 # --- The cluster never comes back ------------------------------------------------------------------------------------
 
 
-@both
-def test_broker_frozen_for_good(victim: LocalKafka, produce: Callable) -> None:
+def test_broker_frozen_for_good(victim: LocalKafka) -> None:
     """What was under way may arrive all the same, once the broker goes on: that isn't known, so it counts as failed."""
     topic = new_topic(victim.config)
     try:
-        outcome = produce_with(lambda: freeze(victim), produce, victim.config, topic, delivery_timeout_s=5)
+        outcomes = both_at_once(lambda: freeze(victim), victim.config, topic, delivery_timeout_s=5)
     finally:
         thaw(victim)
-    check(outcome, victim.config, topic)
-    assert 4 < outcome.seconds < 5 + 5
-    assert outcome.run.failed and outcome.run.stopped == "no acknowledgement within 5 s"
-    assert told(outcome.run).endswith("; stopped: no acknowledgement within 5 s")
+    for outcome in outcomes:
+        check(outcome, victim.config, topic)
+        assert 4 < outcome.seconds < 5 + 5
+        assert outcome.run.failed and outcome.run.stopped == "no acknowledgement within 5 s"
+        assert told(outcome.run).endswith("; stopped: no acknowledgement within 5 s")
 
 
 @pytest.mark.long
-@both
-def test_broker_killed_for_good(victim: LocalKafka, produce: Callable) -> None:
+def test_broker_killed_for_good(victim: LocalKafka) -> None:
     """However many messages are left, more than the queue holds here, the run ends with its delivery timeout."""
     topic = new_topic(victim.config)
-    outcome = produce_with(lambda: kill(victim), produce, victim.config, topic, count=120_000, delivery_timeout_s=10)
+    outcomes = both_at_once(
+        lambda: kill(victim), victim.config, topic, counts=(120_000, 120_000), delivery_timeout_s=10
+    )
     with pytest.raises(ClusterError, match="nothing listens on that port"):
         read_back(victim.config, topic, {})
     victim.start_broker(0)
     wait_until_up(victim.config)
-    check(outcome, victim.config, topic)
-    assert 9 < outcome.seconds < 10 + 5
-    assert outcome.run.failed and outcome.run.stopped == "no acknowledgement within 10 s"
+    for outcome in outcomes:
+        check(outcome, victim.config, topic)
+        assert 9 < outcome.seconds < 10 + 5
+        assert outcome.run.failed and outcome.run.stopped == "no acknowledgement within 10 s"
 
 
 # --- The network is bad ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.long
-@both
-def test_connection_reset_again_and_again(produce: Callable) -> None:
-    with LocalKafka() as kafka, TcpProxy() as proxy:
-        port = int(kafka.config["bootstrap.servers"].rpartition(":")[2])
-        proxy.target = port
-        reconfigure(kafka, {"advertised.listeners": f"SASL_SSL://127.0.0.1:{proxy.port}"})
-        config = {**kafka.config, "bootstrap.servers": f"127.0.0.1:{proxy.port}"}
-        wait_until_up(config)
-        topic = new_topic(config)
-        stop = threading.Event()
+def test_connections_reset_again_and_again() -> None:
+    with LocalKafka(distance_ms=0.1) as kafka:
+        topic = new_topic(kafka.config)
+        resets, ended = [], threading.Event()
 
         def reset_repeatedly() -> None:
-            while proxy.resets < 8 and not stop.wait(0.7):  # the client waits longer and longer before it comes again
-                proxy.reset()
+            while len(resets) < 8 and not ended.wait(0.7):
+                resets.append(kafka.reset_connections())
 
         thread = threading.Thread(target=reset_repeatedly)
-        count = 8_000 if produce is produce_sync else 400_000
-        outcome = produce_with(thread.start, produce, config, topic, count=count)
-        stop.set()
+        outcomes = both_at_once(thread.start, kafka.config, topic, counts=(400_000, 8_000))
+        ended.set()
         thread.join()
-        print(f"\n{proxy.resets} connections reset")
-        assert proxy.resets >= 4
-        check(outcome, config, topic)
-        assert outcome.run.complete
+        print(f"\n{resets} connections reset")
+        assert sum(map(bool, resets)) >= 4
+        for outcome in outcomes:
+            check(outcome, kafka.config, topic)
+            assert outcome.run.complete
 
 
 # --- The client's own limits -----------------------------------------------------------------------------------------
