@@ -348,7 +348,8 @@ for number in range(100):
 if flushes:
     producer.flush()
 if failed:
-    sys.exit(f"{len(failed)} of 100 messages failed: {failed[0]}")
+    print(f"{len(failed)} of 100 messages failed: {failed[0]}")
+    sys.exit(1)
 """
 PROGRAMS = {"no callback": (False, True), "no flush": (True, False), "both": (True, True)}
 
@@ -357,7 +358,7 @@ def nobody_looks(config: Config) -> pd.DataFrame:
     """What does a program notice that looks at no delivery report, or leaves out ``flush()``?
 
     The programs wait for seconds only, where the client would by default wait for minutes. In the table, ``arrived``
-    counts the messages in the topic, of 100, and ``said`` is what the program had on its screen.
+    counts the messages in the topic, of 100, ``said`` is what the program printed; ``log_lines`` are the client's.
     """
     patience = {"message.timeout.ms": "4000", "topic.metadata.propagation.max.ms": "2000"}
     faults = {
@@ -376,7 +377,7 @@ def nobody_looks(config: Config) -> pd.DataFrame:
         done = subprocess.run([sys.executable, "-c", CARELESS], input=given, capture_output=True, text=True)
         arrived = sum(kh.end_offsets(config, topic).values()) if there else 0
         row = {"fault": fault, "program": program, "arrived": arrived, "exit_code": done.returncode}
-        return row | {"said": done.stdout + done.stderr}
+        return row | {"said": done.stdout.strip(), "log_lines": len(done.stderr.splitlines())}
 
     with ThreadPoolExecutor() as pool:
         return pd.DataFrame(pool.map(try_out, enumerate(itertools.product(faults, PROGRAMS))))
