@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.compare import approx
+from harness.compare import approx, drift
 from harness.figures import COLOURS, MARKERS, label, new_figure
 from harness.runs import ProducerRun, counted
 
@@ -26,7 +26,8 @@ def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:
             low, high = approx(min(rates.values())), approx(max(rates.values()))
             caption += f" {mode.capitalize()}: {low} to {high} messages / s."
     axes.set(yscale="log", xticks=range(1, len(runs) + 1), xlim=(0.5, len(runs) + 1.5))
-    label(axes, "Every run, in the order in which they ran", "run", "acknowledged messages / s")
+    title = "The runs drift, or one stands out" if drift(runs) else "The runs do not drift, and none stands out"
+    label(axes, title, "run, in the order of time", "acknowledged messages / s")
     return figure, caption
 
 
@@ -85,7 +86,8 @@ def between(rates: pd.DataFrame) -> tuple[Figure, str]:
         )
     axes.set(xscale="log", yscale="log", ylim=(rates.min().min() / 2.5, rates.max().max() * 2))
     axes.text(1, rates[0].max() * 1.15, "dotted: one wait, at the end", color=DARK, fontsize=10)
-    label(axes, "The more messages share a wait, the faster", "wait after every k messages", "messages / s")
+    gains = ", ".join(f"{approx(row[100] / row[1])} times as fast {place}" for place, row in rates.iterrows())
+    label(axes, f"A wait for 100 messages instead of one: {gains}", "wait after every k messages", "messages / s")
     return figure, caption
 
 
@@ -109,14 +111,17 @@ def outage(batches: pd.DataFrame, outages: Mapping[int, tuple[float, float | Non
         axes.set(yscale="log")
         axes.text(began, 1.02, " killed", transform=axes.get_xaxis_transform(), fontsize=10, color=DARK)
         which = "One broker, started again" if brokers == 1 else "Three brokers, one gone for good"
-        label(axes, f"{which}\n", "time when the batch began (s)", "time of a batch (ms)")
+        still = approx(here.loc[here["mode"] == "sync", "elapsed_s"].max())
+        label(
+            axes, f"{which}: sync stands still for {still} s\n", "time when the batch began (s)", "time of a batch (ms)"
+        )
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
     caption = "Time of each batch against the time when it began, on a log scale; grey: no acknowledgement comes."
     for (brokers, mode), each in batches.groupby(["brokers", "mode"]):
-        acknowledged, handed_over = (approx(each[column].max()) for column in ("delivered_s", "elapsed_s"))
+        acknowledged, handed_over = (approx(1000 * each[column].max()) for column in ("delivered_s", "elapsed_s"))
         caption += (
-            f" {mode.capitalize()}, {counted(brokers, 'broker')}: at most {acknowledged} s until a batch was "
-            f"acknowledged, and {handed_over} s until it was handed over."
+            f" {mode.capitalize()}, {counted(brokers, 'broker')}: at most {acknowledged} ms until a batch was "
+            f"acknowledged, and {handed_over} ms until it was handed over."
         )
     return figure, caption
 
@@ -146,7 +151,8 @@ def losses(kills: pd.DataFrame) -> tuple[Figure, str]:
     axes.set_xlim(-0.3, 2 * largest.max() + 1)
     caption = "Messages lost, a point for each kill, on a log scale that begins at 0."
     for (place, way), each in groups:
-        caption += f" {way.capitalize()}, {place}: {each['lost'].min():,} to {each['lost'].max():,}."
+        spread = f"{each['lost'].min():,} to {each['lost'].max():,}" if each["lost"].any() else "none"
+        caption += f" {way.capitalize()}, {place}: {spread}."
     return figure, caption
 
 
