@@ -24,6 +24,12 @@ ENV_KEYS = {
     "SASL_PASSWORD": "sasl.password",
 }
 PLACEHOLDER = re.compile(r"<.*>|\{\{.*\}\}|\.\.\.|x{4,}.*|pkc-x{3,}.*|your?[-_ ].*", re.IGNORECASE)
+# What stands in these three is shown, so a line that was joined to another, with the secret, must not pass for a value.
+FORMS = {
+    "bootstrap.servers": r"(\w+://)?([\w.-]+|\[[\da-f:.]+\])(:\d{1,5})?",
+    "security.protocol": r"(SASL_)?(PLAINTEXT|SSL)",
+    "sasl.mechanisms": r"PLAIN|SCRAM-SHA-(256|512)|OAUTHBEARER|GSSAPI",
+}
 
 
 def load_config(properties: str | Path = "client.properties", env: str | Path = ".env") -> dict[str, str] | None:
@@ -64,6 +70,10 @@ def load_config(properties: str | Path = "client.properties", env: str | Path = 
             raise ConfigError(
                 f"{where}: the example's placeholder still stands there; put your own value in its place."
             )
+    for key, form in FORMS.items():
+        value, where = entries.get(key, ("", ""))
+        if not all(re.fullmatch(form, each.strip(), re.IGNORECASE) for each in value.split(",") if each.strip()):
+            raise ConfigError(f"{where}: {NOT_ACCEPTED.format(named[key])}")
     _check_complete(entries, named, place)
     _check_accepted(entries, named, place)
     config = ClientConfig((key, value) for key, (value, _) in entries.items())
@@ -73,6 +83,10 @@ def load_config(properties: str | Path = "client.properties", env: str | Path = 
     return config
 
 
+NOT_ACCEPTED = (
+    "the client doesn't accept this value for {}; for Confluent Cloud copy the line from the console, for other "
+    "settings see librdkafka's CONFIGURATION.md."
+)
 Entries = dict[str, tuple[str, str]]  # the client's key -> (value, "file, line N")
 
 
@@ -168,10 +182,7 @@ def _check_accepted(entries: Entries, named: Mapping[str, str], place: str) -> N
         if refusal and "No such configuration property" in refusal:
             raise ConfigError(f"{where} has a key that the client doesn't know{_meant(key)}; correct or remove it.")
         if refusal:
-            raise ConfigError(
-                f"{where}: the client doesn't accept this value for {named.get(key, key)}; for Confluent Cloud copy "
-                "the line from the console, for other settings see librdkafka's CONFIGURATION.md."
-            )
+            raise ConfigError(f"{where}: {NOT_ACCEPTED.format(named.get(key, key))}")
     raise ConfigError(f"{place}: these settings don't fit each other; compare with the example file.")
 
 
