@@ -181,7 +181,7 @@ def produce_sync(
 # --- Before and after ------------------------------------------------------------------------------------------------
 
 
-def warm_up(config: Mapping[str, str], topic: str, *, at_most_s: float = 20.0) -> tuple[float, float]:
+def warm_up(config: Mapping[str, str], topic: str, *, at_most_s: float = 30.0) -> tuple[float, float]:
     """Send messages that don't count, until the time of a synchronous message stands still.
 
     A Kafka that has just been started gets faster for some seconds, while Java compiles what is used.
@@ -203,15 +203,15 @@ def warm_up(config: Mapping[str, str], topic: str, *, at_most_s: float = 20.0) -
     ends, rounds = time.monotonic() + at_most_s, []
     checked(produce_async(config, topic, messages))
     while not _steady([message_ms for _, message_ms in rounds]) and time.monotonic() < ends:
-        run = checked(produce_sync(config, topic, for_seconds(1.5, messages), batch_size=10))
+        run = checked(produce_sync(config, topic, for_seconds(2.5, messages), batch_size=10))
         rounds.append((run.network["rtt_ms"], 1000 * run.elapsed_s / run.acknowledged))
-    round_trips_ms, messages_ms = zip(*rounds[-2:], strict=True)
+    round_trips_ms, messages_ms = zip(*rounds[-3:], strict=True)
     return fmean(round_trips_ms), fmean(messages_ms)
 
 
 def _steady(times: list[float]) -> bool:
-    """Whether the last two of at least three brought no new best by more than a twentieth."""
-    return len(times) > 2 and min(times[-2:]) > 0.95 * min(times[:-2])
+    """Whether the last three of at least five brought no new best by more than a twentieth."""
+    return len(times) > 4 and min(times[-3:]) > 0.95 * min(times[:-3])
 
 
 def for_seconds(seconds: float, messages: Messages) -> Messages:
