@@ -6,7 +6,9 @@ import tracemalloc
 import pytest
 from confluent_kafka import Producer
 
+from harness.client import connect
 from harness.statistics import Network
+from harness.warm_up import await_statistics
 
 
 def text(step, brokers=2, **more):
@@ -61,6 +63,15 @@ def test_memory_does_not_grow_with_the_run():
     finally:
         tracemalloc.stop()
     assert after - before < 20_000  # of 1,000 texts
+
+
+def test_what_is_awaited_is_a_text_that_comes_then(kafka):
+    """One that came before may know of a message, and not yet of the request that it went out with."""
+    network = Network()
+    with connect(Producer, {**kafka.config, "statistics.interval.ms": "50"}, stats_cb=network.take) as connection:
+        network.take(text(1))
+        await_statistics(connection, network, 0)
+        assert network.sent == 0
 
 
 def test_a_text_of_the_real_client_is_understood(kafka, topic):
