@@ -117,10 +117,10 @@ def between(config: Config, topic: str, num_messages: int, *, most_waits: int, r
 
 
 async def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 5) -> pd.DataFrame:
-    """What do other ways of asynchronous sending change?"""
+    """What do other ways of asynchronous sending change? All messages have to fit into the client's queue (100,000)."""
     rows = []
     for repeat, way in rounds(repeats, ("produce", "failures only", "AIOProducer")):
-        messages = kh.make_messages("ways", min(num_messages, 50_000))  # all of them fit into the client's queue
+        messages = kh.make_messages("ways", num_messages)
         if way == "produce":
             sent = counts(kh.produce_async(config, topic, messages))
         elif way == "failures only":
@@ -135,10 +135,10 @@ def _reporting_failures(config: Config, topic: str, messages: list) -> dict[str,
     failures = []
     with connect(Producer, producer_settings(config), **{"delivery.report.only.error": True}) as connection:
         warm_up(connection, topic)
-        produce = connection.client.produce
+        produce, report = connection.client.produce, lambda error, _: failures.append(error)
         started = perf_counter()
         for key, value in messages:
-            produce(topic, value, key, -1, lambda error, _: failures.append(error))
+            produce(topic, value, key, -1, report)
         connection.client.flush()
         return {"messages": len(messages) - len(failures), "elapsed_s": perf_counter() - started}
 
