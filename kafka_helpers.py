@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
 from statistics import fmean
 from time import perf_counter
 from typing import Annotated, Literal
@@ -137,16 +136,17 @@ def produce_async(
     delivery_timeout_s: float = 120.0,
 ) -> ProducerRun:
     """Hand over message after message; wait once, at the end."""
-    with measured("async", config, topic, delivery_timeout_s) as run:
-        produce = run.producer.produce
+    with measured("async", config, topic, delivery_timeout_s) as run:  # connects before, closes after
+        produce = run.producer.produce  # the client's
         for batch in run.batches(messages, batch_size, progress):
             started = perf_counter()
-            timing, report = run.timing(len(batch), started)
+            timing, on_delivery = run.start_batch(len(batch), started)
             for key, value in batch:
                 try:
-                    produce(topic, value, key, -1, report)  # -1: any partition
-                except (BufferError, KafkaException) as refusal:
-                    run.refused(refusal, key, value, report)
+                    # -1: any partition; on_delivery is called once, when it has arrived or failed
+                    produce(topic, value, key, -1, on_delivery)
+                except (BufferError, KafkaException) as refusal:  # the queue is full, or it is too large
+                    run.retry_or_fail(refusal, key, value, on_delivery)
             run.poll(0)  # serve the delivery reports that have come
             timing.elapsed_s = perf_counter() - started
         run.flush()  # wait once, for all
@@ -163,17 +163,18 @@ def produce_sync(
     delivery_timeout_s: float = 120.0,
 ) -> ProducerRun:
     """Hand over a message; wait until it is acknowledged; go on."""
-    with measured("sync", config, topic, delivery_timeout_s) as run:
-        produce, flush = run.producer.produce, run.flush
+    with measured("sync", config, topic, delivery_timeout_s) as run:  # connects before, closes after
+        produce = run.producer.produce  # the client's
         for batch in run.batches(messages, batch_size, progress):
             started = perf_counter()
-            timing, report = run.timing(len(batch), started)
+            timing, on_delivery = run.start_batch(len(batch), started)
             for key, value in batch:
                 try:
-                    produce(topic, value, key, -1, report)  # -1: any partition
-                except (BufferError, KafkaException) as refusal:
-                    run.refused(refusal, key, value, report)
-                flush()  # wait for this message's acknowledgement
+                    # -1: any partition; on_delivery is called once, when it has arrived or failed
+                    produce(topic, value, key, -1, on_delivery)
+                except (BufferError, KafkaException) as refusal:  # the queue is full, or it is too large
+                    run.retry_or_fail(refusal, key, value, on_delivery)
+                run.flush()  # wait for this message's acknowledgement
             timing.elapsed_s = perf_counter() - started
     return run.result
 
@@ -199,14 +200,15 @@ def warm_up(config: Mapping[str, str], topic: str, *, at_most_s: float = 30.0) -
         RunIncomplete: not all messages were delivered.
         KeyboardInterrupt: the user pressed the stop button.
     """
-    messages = make_messages("warm-up", 20_000)
-    ends, rounds = time.monotonic() + at_most_s, []
+    messages, rounds = make_messages("warm-up", 20_000), []
     checked(produce_async(config, topic, messages))
-    while not _steady([message_ms for _, message_ms in rounds]) and time.monotonic() < ends:
+    ends = time.monotonic() + at_most_s
+    while True:
         run = checked(produce_sync(config, topic, for_seconds(2.5, messages), batch_size=10))
         rounds.append((run.network["rtt_ms"], 1000 * run.elapsed_s / run.acknowledged))
-    round_trips_ms, messages_ms = zip(*rounds[-3:], strict=True)
-    return fmean(round_trips_ms), fmean(messages_ms)
+        if _steady([message_ms for _, message_ms in rounds]) or time.monotonic() > ends:
+            round_trips_ms, messages_ms = zip(*rounds[-3:], strict=True)
+            return fmean(round_trips_ms), fmean(messages_ms)
 
 
 def _steady(times: list[float]) -> bool:
@@ -215,9 +217,13 @@ def _steady(times: list[float]) -> bool:
 
 
 def for_seconds(seconds: float, messages: Messages) -> Messages:
-    """The messages, until so many seconds after the first was asked for."""
-    ends = time.monotonic() + seconds
-    return takewhile(lambda _: time.monotonic() < ends, messages)
+    """The messages, until so many seconds after the first was asked for; at least one."""
+    ends = None
+    for each in messages:
+        yield each
+        ends = ends or time.monotonic() + seconds
+        if time.monotonic() > ends:
+            return
 
 
 def read_back(

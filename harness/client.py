@@ -122,7 +122,7 @@ def close(client: object) -> None:
     """End a client in bounded time; a producer first lets go of what it still holds."""
     if not isinstance(client, Producer):
         client.__exit__(None, None, None)
-    elif give_up(client):  # else its destructor drops the rest: close() would wait for it, for ever
+    elif give_up(client):  # else it is left to its destructor: close() would wait for the rest, for ever
         with contextlib.suppress(KafkaException, SystemError):  # see client_error(); it is closed all the same
             client.close()
 

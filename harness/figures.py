@@ -65,8 +65,8 @@ def time_per_batch(batches: pd.DataFrame, summary: dict[str, dict[str, float]]) 
     """
     panels = [
         ("sync", "elapsed_s", "sync", "-"),
-        ("async", "delivered_s", "async, until acknowledged", "-"),
         ("async", "elapsed_s", "async, handed over", "--"),
+        ("async", "delivered_s", "async, until acknowledged", "-"),
     ]
     figure, all_axes = new_figure(1, 3, figsize=(9.6, 4.6), sharey=True)
     size = int(batches["messages"].max())
@@ -134,9 +134,9 @@ def waits(runs: Iterable[ProducerRun]) -> tuple[Figure, str]:
     axes.set(xscale="log", ylim=(-3, 112))
     halves = " and ".join(f"{approx(wait)} ms ({mode})" for mode, wait in middle.items())
     title = f"Half of the messages wait no longer than {halves}"
-    label(axes, title, "wait for the acknowledgement (ms)", "messages that waited no longer (%)")
+    label(axes, title, "wait for the acknowledgement (ms)", "share of messages that waited at most so long (%)")
     caption = (
-        f"From produce() to the report, for each message: the share of messages that waited no longer, on a log scale. "
-        f"Each line is one run. Half of the messages wait no longer than {halves}, on average over the runs."
+        "From produce() to the report, for each message: the share of messages whose wait was at most this long, on a "
+        f"log scale. Each line is one run. Half of the messages wait no longer than {halves}, on average over the runs."
     )
     return figure, caption

@@ -96,7 +96,7 @@ class Measurement:
             if progress:
                 progress(len(batch))
 
-    def timing(self, messages: int, started: float) -> tuple[BatchTiming, Report]:
+    def start_batch(self, messages: int, started: float) -> tuple[BatchTiming, Report]:
         """Record a new batch; return it with the delivery report, which the client calls for each of its messages."""
         timing, waits, left = BatchTiming(messages), array("f"), messages
         self._batches.append((timing, waits, started))
@@ -123,7 +123,7 @@ class Measurement:
         elif error.code() == KafkaError._MSG_TIMED_OUT:
             self.stop(f"no acknowledgement within {self._delivery_timeout_s:g} s")
 
-    def refused(self, refusal: Exception, key: bytes, value: bytes, report: Report) -> None:
+    def retry_or_fail(self, refusal: Exception, key: bytes, value: bytes, on_delivery: Report) -> None:
         """Deal with a message that ``produce()`` did not take: wait while the queue is full, else it has failed."""
         while isinstance(refusal, BufferError):
             self.result.queue_full += 1
@@ -131,10 +131,10 @@ class Measurement:
             if self.result.stopped:
                 raise Stopped
             try:
-                return self.producer.produce(self._topic, value, key, -1, report)
+                return self.producer.produce(self._topic, value, key, -1, on_delivery)
             except (BufferError, KafkaException) as again:
                 refusal = again
-        report(refusal.args[0], Message(key=key, value=value))
+        on_delivery(refusal.args[0], Message(key=key, value=value))
 
     def poll(self, timeout_s: float) -> None:
         """Serve the delivery reports that have come; wait for one at most so long."""
@@ -154,9 +154,13 @@ class Measurement:
             raise Stopped
 
     def stop(self, reason: str) -> None:
-        """Have the run end at its next safe point; what is under way fails now. The first reason counts."""
-        self.result.stopped = self.result.stopped or reason
-        if len(self.producer):
+        """Have the run end at its next safe point; what is under way fails now.
+
+        The first reason counts, but for the user's: who measures has to learn of that, whatever else went wrong.
+        """
+        if reason == INTERRUPTED or not self.result.stopped:
+            self.result.stopped = reason
+        if self.producer:  # has messages
             self.producer.purge()
 
     def settle(self) -> None:
@@ -177,3 +181,4 @@ class Measurement:
         if result.acknowledged:
             waits = numpy.concatenate([waits for _, waits, _ in self._batches])
             result.wait_quantiles_s = numpy.quantile(waits, numpy.linspace(0, 1, 201)).tolist()
+        self.producer = None  # reports that never came would keep it, and it them

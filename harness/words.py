@@ -47,9 +47,8 @@ def _spread(runs: Sequence[ProducerRun]) -> str:
     ratios = pair_ratios(runs)
     if len(ratios) < 2:
         return "One pair of runs does not show how much this varies."
-    said = (
-        f"In the {len(ratios)} pairs of neighbouring runs it was {approx(min(ratios))} to {approx(max(ratios))} times."
-    )
+    low, high = approx(min(ratios)), approx(max(ratios))
+    said = f"In the {len(ratios)} pairs of neighbouring runs it was {low} to {high} times as fast."
     return " ".join([said, *drift(runs)])
 
 
@@ -74,7 +73,7 @@ def incomplete(runs: Sequence[ProducerRun]) -> list[str]:
 
 def prediction(num_messages: int, runs_each: int, round_trip_ms: float, message_ms: float) -> str:
     """What the warm-up foretells of the synchronous runs, and from what."""
-    seconds = num_messages * message_ms / 1000
+    seconds = num_messages * printed(message_ms) / 1000
     all_runs = f", {duration(runs_each * seconds)} for {runs_each} runs" if runs_each > 1 else ""
     return (
         f"A synchronous message takes {approx(message_ms)} ms: {approx(round_trip_ms)} ms for the round trip, the "
@@ -94,9 +93,11 @@ def prediction_check(results: Results) -> str:
     if "sync" not in summary or not predicted_s:
         return "There is no complete synchronous run to compare the prediction with."
     measured_s = summary["sync"]["time_s"]
+    times = [run.elapsed_s for run in results.runs if run.mode == "sync" and run.complete]
+    spread = f" ({approx(min(times))} to {approx(max(times))} s)" if len(times) > 1 else ""
     return (
-        f"Sync: {approx(predicted_s)} s predicted, {approx(measured_s)} s measured, "
-        f"{approx(measured_s / predicted_s)} times the prediction."
+        f"Sync: {approx(predicted_s)} s predicted, {approx(measured_s)} s measured{spread}: "
+        f"{approx(printed(measured_s) / printed(predicted_s))} times the prediction."
     )
 
 

@@ -8,7 +8,8 @@ from confluent_kafka import KafkaError, KafkaException
 
 import kafka_helpers as kh
 from harness.errors import ClusterError, ConfigError
-from harness.runs import outcome
+from harness.measurement import measured
+from harness.runs import INTERRUPTED, outcome
 from local_kafka import simulated_cluster
 
 PRODUCERS = [kh.produce_async, kh.produce_sync]
@@ -205,3 +206,19 @@ def test_replicated_like_confluent_cloud(kafka3):
     assert "sasl.password" not in str(described) and kafka3.config["sasl.password"] not in str(described)
     for produce in (kh.produce_async, kh.produce_sync):
         assert produce(kafka3.config, "replicated", itertools.islice(messages(300), 300)).complete
+
+
+def test_warm_up_where_connecting_takes_longer_than_there_is_time():
+    with simulated_cluster(rtt_ms=400) as simulated:
+        kh.ensure_topic(simulated.config, "t")
+        round_trip_ms, message_ms = kh.warm_up(simulated.config, "t", at_most_s=0.001)
+    assert 399 <= round_trip_ms <= message_ms
+
+
+def test_the_users_stop_counts_whatever_else_went_wrong(kafka, topic):
+    """Who measures has to learn of it, so as not to go on with the next run."""
+    with measured("async", kafka.config, topic, 120) as run:
+        run.stop("no acknowledgement within 5 s")
+        run.stop(INTERRUPTED)
+        run.stop("no acknowledgement within 5 s")
+    assert run.result.stopped == INTERRUPTED
