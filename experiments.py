@@ -95,7 +95,7 @@ def wait_every(k: int, config: Config, topic: str, messages: Iterable[tuple[byte
     with measured(f"wait after every {k}", config, topic, 120.0) as run:
         for first in messages:
             started = perf_counter()
-            timing, report = run.timing(k, started)
+            timing, report = run.start_batch(k, started)
             for key, value in itertools.chain([first], itertools.islice(messages, k - 1)):
                 run.producer.produce(topic, value, key, -1, report)
             run.flush()
