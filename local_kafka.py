@@ -7,7 +7,7 @@ protects nothing.
 
     python local_kafka.py client.properties     # runs it until Ctrl-C, for any Kafka program
 
-The first start downloads Kafka (46 MB, into ~/.m2) and prepares faster starts (a file of 78 MB in the user's cache
+The first start downloads Kafka (46 MB, into ~/.m2) and prepares faster starts (a file of 75 MB in the user's cache
 folder; it may be removed at any time). Python 3.11 or later; no Java has to be installed.
 """
 
@@ -346,7 +346,7 @@ def _kafka_jars() -> list[str]:
 
 
 def _faster_start(jars: list[str]) -> list[str]:
-    """Java's options to start Kafka from an ahead-of-time cache (JEP 483, 515), which is made if there is none yet.
+    """Java's options to start Kafka from an ahead-of-time cache (JEP 483), which is made if there is none yet.
 
     Java takes a cache only for the very jars and the very Java that it was made with, so its name tells these apart.
     """
@@ -357,14 +357,20 @@ def _faster_start(jars: list[str]) -> list[str]:
         if not cache.exists():
             _make_cache(cache)
         if cache.stat().st_size:
-            # Java goes on without a cache that doesn't fit or is damaged. Its cached adapters make it warn.
-            auto = ["-XX:AOTMode=auto", "-XX:+VerifySharedSpaces", "-XX:+IgnoreUnrecognizedVMOptions"]
-            return [f"-XX:AOTCache={cache}", *auto, "-XX:+UnlockDiagnosticVMOptions", "-XX:-AOTAdapterCaching"]
+            return [
+                f"-XX:AOTCache={cache}",
+                "-XX:AOTMode=auto",  # go on without a cache that doesn't fit
+                "-XX:+VerifySharedSpaces",  # or that is damaged
+                "-XX:+IgnoreUnrecognizedVMOptions",
+                "-XX:+UnlockDiagnosticVMOptions",
+                "-XX:-AOTReplayTraining",  # else a warm broker takes twice as long for a message
+                "-XX:-AOTAdapterCaching",  # it warns of adapters that don't fit
+            ]
     return []
 
 
 def _make_cache(cache: Path) -> None:
-    """Run a throw-away broker once: as it ends, Java writes down what later starts need not do again."""
+    """Run a throw-away broker once, of which Java writes down what later starts need not do again."""
     if os.name == "nt":  # there Java has no way to be asked to end
         return
     draft = cache.with_suffix(".draft")
@@ -372,34 +378,25 @@ def _make_cache(cache: Path) -> None:
     if draft.exists() and time.time() - draft.stat().st_mtime > 600:
         draft.unlink()  # of a machine that lost its power
     _open(draft, "x").close()  # whoever comes second goes on without a cache
-    print(f"Preparing faster starts, once: 78 MB in {cache.parent}, 10 to 20 s ...", flush=True)
+    print(f"Preparing faster starts, once: 75 MB in {cache.parent}, some 10 s ...", flush=True)
     training = LocalKafka(owned_files=(draft,))
-    training._faster = ["-XX:AOTCacheOutput=kafka.aot"]
+    training._faster = ["-XX:AOTConfiguration=kafka.aotconf", "-XX:AOTMode=record"]
     try:
         with training:
-            _send_something(training.config)
             training.processes[0].terminate()
             training.processes[0].wait(timeout=START_TIMEOUT_S)
+            training._faster = ["-XX:AOTConfiguration=kafka.aotconf", "-XX:AOTMode=create", "-XX:AOTCache=kafka.aot"]
+            training.start_broker(0)  # in this mode Java makes the cache and ends
+            training.processes[0].wait(timeout=2 * START_TIMEOUT_S)
             shutil.copyfile(training.folder / "kafka.aot", draft)
             os.replace(draft, cache)
     except LocalKafkaError:
         pass  # the start that it was for will say why
-    except (OSError, KafkaException, subprocess.TimeoutExpired) as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
         print(f"Faster starts can't be prepared here ({error}). To try again, remove {cache}.", flush=True)
         cache.touch()  # so that no one waits for it again
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _send_something(config: dict[str, str]) -> None:
-    """A thousand messages one by one, and then thousands at once, so that Java sees what a broker does."""
-    with AdminClient({**config, "logger": quiet_logger()}) as admin:
-        admin.create_topics([NewTopic("training", 6)])["training"].result(timeout=START_TIMEOUT_S)
-    with Producer({**config, "enable.idempotence": "true", "logger": quiet_logger()}) as producer:
-        for number in range(20_000):
-            producer.produce("training", b"x" * 100, str(number))
-            producer.flush(START_TIMEOUT_S) if number < 1_000 else producer.poll(0)
-        producer.flush(START_TIMEOUT_S)
 
 
 # --- Processes of their own -------------------------------------------------------------------------------------------
