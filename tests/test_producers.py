@@ -217,6 +217,7 @@ def test_replicated_like_confluent_cloud(kafka3):
         assert produce(kafka3.config, "replicated", itertools.islice(messages(300), 300)).complete
 
 
+@pytest.mark.long  # its cause is tested in test_seconds_of_messages_begin_with_the_first
 def test_warm_up_where_connecting_takes_longer_than_there_is_time():
     with simulated_cluster(rtt_ms=400) as simulated:
         kh.ensure_topic(simulated.config, "t")
