@@ -90,14 +90,13 @@ def round_trip_law(num_messages: int, *, repeats: int = 6, seconds: float = 0.4)
 
 
 def wait_every(k: int, config: Config, topic: str, messages: Iterable[tuple[bytes, bytes]]) -> ProducerRun:
-    """As ``produce_sync``, but hand over ``k`` messages before each wait; ``messages`` have to be a multiple of k."""
-    messages = iter(messages)
+    """As ``produce_sync``, but hand over ``k`` messages before each wait."""
     with measured(f"wait after every {k}", config, topic, 120.0) as run:
-        for first in messages:
+        for batch in run.batches(messages, k, None):
             started = perf_counter()
-            timing, report = run.start_batch(k, started)
-            for key, value in itertools.chain([first], itertools.islice(messages, k - 1)):
-                run.producer.produce(topic, value, key, -1, report)
+            timing, on_delivery = run.start_batch(len(batch), started)
+            for key, value in batch:
+                run.producer.produce(topic, value, key, -1, on_delivery)
             run.flush()
             timing.elapsed_s = perf_counter() - started
     return run.result
@@ -110,9 +109,9 @@ def between(config: Config, topic: str, num_messages: int, *, most_waits: int, r
     """
     rows = []
     for repeat, k in rounds(repeats, (*WAITS, 0)):
-        count = k * max(1, min(most_waits, num_messages // k)) if k else num_messages
+        messages = kh.make_messages("between", min(num_messages, most_waits * k) if k else num_messages)
         produce = partial(wait_every, k) if k else kh.produce_async
-        rows.append({"k": k, "repeat": repeat} | counts(produce(config, topic, kh.make_messages("between", count))))
+        rows.append({"k": k, "repeat": repeat} | counts(produce(config, topic, messages)))
     return pd.DataFrame(rows)
 
 
@@ -274,11 +273,7 @@ def broker_dies(mode: str, brokers: int, *, seconds: float, after_s: float) -> p
     return table.assign(missing=found["missing"], duplicated=found["duplicated"])
 
 
-WAYS = {
-    "sync": partial(kh.produce_sync, batch_size=1),
-    "wait after every 100": partial(wait_every, 100),
-    "async": partial(kh.produce_async, batch_size=1),
-}
+WAYS = {"sync": kh.produce_sync, "wait after every 100": partial(wait_every, 100), "async": kh.produce_async}
 
 
 def program_dies(config: Config, topic: str, kills: int, *, seed: int = 7) -> pd.DataFrame:
@@ -313,12 +308,17 @@ def program_dies(config: Config, topic: str, kills: int, *, seed: int = 7) -> pd
 
 
 def _send_on(way: str, config: Config, topic: str, run_id: str, gone_on) -> None:
-    def messages() -> Iterator[tuple[bytes, bytes]]:
-        for number in itertools.count():
-            gone_on.value = number
-            yield _numbered(run_id, number)
+    class Message:
+        """A producer unpacks its key and value when it is its turn, however many it has read ahead."""
 
-    WAYS[way](config, topic, messages())
+        def __init__(self, number: int):
+            self.number = number
+
+        def __iter__(self) -> Iterator[bytes]:
+            gone_on.value = self.number
+            return iter(_numbered(run_id, self.number))
+
+    WAYS[way](config, topic, map(Message, itertools.count()))
 
 
 def _numbered(run_id: str, number: int) -> tuple[bytes, bytes]:
