@@ -59,9 +59,9 @@ def check_outputs(notebook: nbformat.NotebookNode, secret: str = "no secret") ->
         for output in cell.outputs:
             said = json.dumps(output)
             assert output.output_type != "error" and output.get("name") != "stderr", said
-            assert not re.search(r"Traceback \(most|Warning|%[0-7]\|\d+|/(root|tmp|work|home|Users)/|\\\\Users\\\\", said), (
-                said
-            )
+            assert not re.search(
+                r"Traceback \(most|Warning|%[0-7]\|\d+|/(root|tmp|work|home|Users)/|\\\\Users\\\\", said
+            ), said
             assert secret not in said
 
 
