@@ -21,6 +21,7 @@ import pytest
 from brokers import freeze, new_topic, thaw
 
 import harness.read_back
+from harness.measurement import measured
 from harness.runs import INTERRUPTED, ProducerRun, checked
 from kafka_helpers import (
     BatchTiming,
@@ -358,6 +359,14 @@ def test_no_client_goes_on(kafka: LocalKafka, frozen: Callable) -> None:
             assert psutil.Process().num_threads() == threads
     finally:
         gc.enable()
+
+
+def test_pressed_when_the_client_is_closed_already(kafka: LocalKafka, topic: str) -> None:
+    """There is nothing left to let go of, and nothing is raised out of the handler."""
+    with measured("sync", kafka.config, topic, 5) as run:
+        pass
+    run.stop(INTERRUPTED)
+    assert run.result.stopped == INTERRUPTED
 
 
 def pressed_again_and_again(action: Callable[[], object], moments: list[float]) -> None:
