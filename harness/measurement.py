@@ -160,7 +160,7 @@ class Measurement:
         """
         if reason == INTERRUPTED or not self.result.stopped:
             self.result.stopped = reason
-        if len(self.producer):  # a client that is closed can't be purged
+        if self.producer is not None and len(self.producer):  # a client that is closed can't be purged
             self.producer.purge()
 
     def settle(self) -> None:
