@@ -541,14 +541,13 @@ def test_local_kafka_leaves_nothing_behind(tmp_path: Path, when: str, number: si
         stderr=subprocess.DEVNULL,
         text=True,
     ) as holder:
-        while when == "starting" and not list(tmp_path.glob("local-kafka-*/broker-0.log")):
-            assert holder.poll() is None
-            time.sleep(0.01)
         while when == "running" and holder.stdout.readline() != "running\n":
             assert holder.poll() is None
+        numbers = []
+        while len(numbers) < 2:  # the broker and the guard
+            assert holder.poll() is None
+            numbers = named(str(tmp_path / "local-kafka-"))
         (folder,) = map(str, tmp_path.glob("local-kafka-*"))
-        numbers = named(folder)
-        assert len(numbers) >= 2  # the broker and the guard
         holder.send_signal(number)
         began = time.monotonic()
         holder.wait(timeout=15)
