@@ -59,10 +59,12 @@ class Folder:
             (path / folder).mkdir(parents=True)
         for stamp in ("bin/python", "run"):
             (path / ".venv" / stamp).touch()
-        self.command = ["make", "run", f"BIN={Path(sys.executable).parent}"]
+        self.command = ["make", "--no-print-directory", "run", f"BIN={Path(sys.executable).parent}"]
+        outside_make = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
         self.options = {
             "cwd": path,
-            "env": {**os.environ, "TMPDIR": str(path / "tmp"), "JUPYTER_RUNTIME_DIR": str(path / "runtime")},
+            # the tests may themselves be run by make
+            "env": {**outside_make, "TMPDIR": str(path / "tmp"), "JUPYTER_RUNTIME_DIR": str(path / "runtime")},
             "text": True,
             "encoding": "utf-8",
             "stderr": subprocess.STDOUT,
