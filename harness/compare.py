@@ -116,8 +116,3 @@ def approx(value: float) -> str:
 def printed(value: float) -> float:
     """The number that :func:`approx` prints."""
     return float(approx(value).replace(",", ""))
-
-
-def times_as_fast(summary: dict[str, dict[str, float]]) -> float:
-    """The ratio of the two modes' printed times, so that a reader who divides them gets it."""
-    return printed(summary["sync"]["time_s"]) / printed(summary["async"]["time_s"])
