@@ -31,10 +31,10 @@ html: .venv/run  ## the notebooks as pages for Canvas, each one file, figures in
 	@echo "Written: $(PAGES:.ipynb=.html)"
 
 test: .venv/test lint  ## check everything but the longest faults, against a real Kafka; PYTEST="-k name" for a part
-	$(BIN)/python -m pytest tests -m "not long" --durations=10 $(PYTEST)
+	$(BIN)/python -m pytest tests -m "not long" $(PYTEST)
 
 test-all: .venv/test lint  ## check everything
-	$(BIN)/python -m pytest tests --durations=10 $(PYTEST)
+	$(BIN)/python -m pytest tests $(PYTEST)
 
 bench: .venv/bench  ## compare the producers with other clients and tools (some 10 minutes)
 	$(BIN)/python benchmarks/producers.py

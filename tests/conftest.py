@@ -19,6 +19,13 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # What the first start of Kafka downloads and prepares has to be there before several processes start it at once.
+    if session.config.getoption("numprocesses", None) and not hasattr(session.config, "workerinput"):
+        with LocalKafka():
+            pass
+
+
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[LocalKafka]:
     """One broker for the whole run. Whoever kills or freezes it has to start one of their own instead."""

@@ -363,7 +363,8 @@ def test_jars_cannot_be_fetched(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = f"http://127.0.0.1:{server.getsockname()[1]}"
     names = [f"{scheme}_proxy" for scheme in ("http", "https", "all")]
-    environment = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "no_proxy": "", "NO_PROXY": ""}
+    homes = ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "LOCALAPPDATA")
+    environment = dict.fromkeys(homes, str(tmp_path)) | {"no_proxy": "", "NO_PROXY": ""}
     environment |= {each: closed for name in names for each in (name, name.upper())}
     began = time.monotonic()
     done = start_elsewhere(environment)
