@@ -36,7 +36,7 @@ test: .venv/test lint  ## check everything but the longest faults, against a rea
 test-all: .venv/test lint  ## check everything
 	$(BIN)/python -m pytest tests $(PYTEST)
 
-bench: .venv/bench  ## compare the producers with other clients and tools (some 10 minutes)
+bench: .venv/bench  ## compare the producers with other clients and tools (some 6 minutes)
 	$(BIN)/python benchmarks/producers.py
 
 lint: .venv/test  ## check style
@@ -56,7 +56,7 @@ clean:  ## remove what the other targets made, but not results
 	$(PIP) -r requirements.txt
 	@touch $@
 
-.venv/test: tests/requirements.txt .venv/run
+.venv/test: tests/requirements.txt benchmarks/requirements.txt .venv/run
 	$(PIP) -r tests/requirements.txt
 	@touch $@
 
