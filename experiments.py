@@ -61,7 +61,7 @@ def counts(run: ProducerRun) -> dict[str, float]:
 
 def same_twice(config: Config, topic: str, num_messages: int) -> pd.DataFrame:
     """What does the harness call "no difference"? Each producer alternates with itself, six runs under each name."""
-    modes = {"async": (kh.produce_async, num_messages), "sync": (kh.produce_sync, max(1, num_messages // 20))}
+    modes = {"async": (kh.produce_async, num_messages), "sync": (kh.produce_sync, max(1, num_messages // 4))}
     return pd.DataFrame(
         {"mode": mode, "name": name} | counts(produce(config, topic, kh.make_messages("same", count)))
         for name in kh.alternating("A", "A again", 6)

@@ -17,7 +17,7 @@ import kafka_helpers as kh
 def test_same_twice(kafka, topic):
     table = experiments.same_twice(kafka.config, topic, 100)
     assert table.groupby(["mode", "name"])["messages"].apply(list).to_dict() == {
-        (mode, name): [count] * 6 for mode, count in (("async", 100), ("sync", 5)) for name in ("A", "A again")
+        (mode, name): [count] * 6 for mode, count in (("async", 100), ("sync", 25)) for name in ("A", "A again")
     }
 
 
