@@ -20,6 +20,7 @@ from harness.settings import LEFT_OUT
 
 CONNECT_TIMEOUT_S = 12.0
 PATIENCE_S = 4.0  # once the cause is known, no longer than that: it may go by itself, but seldom does
+CLOSE_S = 1.0
 GIVE_UP_S = 5.0  # to let go of what is still queued; purging takes a moment, or a second try
 
 
@@ -120,11 +121,17 @@ def connect(make: Callable, config: Mapping[str, str], **more: object) -> Iterat
 
 def close(client: object) -> None:
     """End a client in bounded time; a producer first lets go of what it still holds."""
-    if not isinstance(client, Producer):
-        client.__exit__(None, None, None)
-    elif give_up(client):  # else it is left to its destructor: close() would wait for the rest, for ever
+    if isinstance(client, Producer) and not give_up(client):
+        return  # it is left to its destructor: close() would wait for the rest, for ever
+
+    def end() -> None:
         with contextlib.suppress(KafkaException, SystemError):  # see client_error(); it is closed all the same
-            client.close()
+            client.__exit__(None, None, None)
+
+    # In a thread of its own, since it waits for a name server that doesn't answer, as long as the system does.
+    ending = threading.Thread(target=end, daemon=True)
+    ending.start()
+    ending.join(CLOSE_S)
 
 
 def give_up(producer: Producer) -> bool:
