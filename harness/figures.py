@@ -37,7 +37,7 @@ def new_figure(rows: int = 1, columns: int = 1, **options: object) -> tuple[Figu
 
 def label(axes: Axes, title: str, x: str, y: str) -> None:
     """Title and axes' labels; numbers on a log axis are written plainly (1, 10, 100)."""
-    axes.set_title(title, loc="left", fontweight="bold")
+    axes.set_title(title, loc="left", fontweight="bold", wrap=True)
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
