@@ -8,8 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
-from test_notebook import check_outputs, saved_folder, texts
+from test_notebook import check_outputs, execute, saved_folder, texts
 
 import kafka_helpers as kh
 
@@ -25,26 +24,9 @@ def committed() -> nbformat.NotebookNode:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A copy of what the notebook needs, saved runs included."""
-    for path in ROOT.glob("*.py"):
-        shutil.copy(path, tmp_path)
-    for name in ("harness", "results"):
-        shutil.copytree(ROOT / name, tmp_path / name)
+    """A folder with the saved runs."""
+    shutil.copytree(ROOT / "results", tmp_path / "results")
     return tmp_path
-
-
-def execute(folder: Path, saved_further: str) -> nbformat.NotebookNode:
-    notebook = nbformat.read(NOTEBOOK, 4)
-    (cell,) = (each for each in notebook.cells if "parameters" in each.metadata.get("tags", []))
-    cell.source = f'saved_run = ""\nsaved_further = "{saved_further}"'
-    client = NotebookClient(
-        notebook,
-        timeout=600,
-        kernel_name="python3",
-        coalesce_streams=True,
-        resources={"metadata": {"path": str(folder)}},
-    )
-    return client.execute()
 
 
 def words_of(notebook: nbformat.NotebookNode) -> list[str]:
@@ -54,7 +36,7 @@ def words_of(notebook: nbformat.NotebookNode) -> list[str]:
 
 def test_committed_outputs_are_those_of_the_saved_tables(committed, folder):
     check_outputs(committed)
-    again = execute(folder, saved_folder(committed))
+    again = execute(folder, NOTEBOOK, saved_further=saved_folder(committed))
     check_outputs(again)
     assert words_of(again) == words_of(committed)
 
@@ -69,7 +51,7 @@ def test_goes_on_where_a_table_is_missing(committed, folder):
     for name in missing:
         (results / f"{name}.csv").unlink()
     kept = {file: file.read_bytes() for file in results.glob("*.csv")}
-    notebook = execute(folder, saved_folder(committed))
+    notebook = execute(folder, NOTEBOOK, saved_further=saved_folder(committed))
     check_outputs(notebook)
     assert "Cluster: local" in "\n".join(texts(notebook))
     assert missing <= set(kh.load_results(results).tables)

@@ -17,24 +17,18 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "assignment1.ipynb"
 
 
-def execute(folder: Path, **parameters: object) -> nbformat.NotebookNode:
-    """Run a copy of the notebook in ``folder``, as `make run` does, with other parameters."""
-    for file in [NOTEBOOK, *ROOT.glob("*.py")]:
+def execute(folder: Path, notebook: Path = NOTEBOOK, **parameters: object) -> nbformat.NotebookNode:
+    """Run a copy of a notebook in ``folder``, as `make run` does, with other parameters."""
+    for file in ROOT.glob("*.py"):
         shutil.copy(file, folder)
     shutil.copytree(ROOT / "harness", folder / "harness", dirs_exist_ok=True)
-    notebook = nbformat.read(folder / NOTEBOOK.name, 4)
-    (cell,) = (each for each in notebook.cells if "parameters" in each.metadata.get("tags", []))
+    copy = nbformat.read(notebook, 4)
+    (cell,) = (each for each in copy.cells if "parameters" in each.metadata.get("tags", []))
     for name, value in parameters.items():
         cell.source, changed = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value!r}", cell.source)
         assert changed == 1, name
-    client = NotebookClient(
-        notebook,
-        timeout=600,
-        kernel_name="python3",
-        coalesce_streams=True,
-        resources={"metadata": {"path": str(folder)}},
-    )
-    return client.execute()
+    options = {"timeout": 600, "kernel_name": "python3", "coalesce_streams": True}
+    return NotebookClient(copy, resources={"metadata": {"path": str(folder)}}, **options).execute()
 
 
 def texts(notebook: nbformat.NotebookNode, *, below: str | None = None) -> list[str]:
