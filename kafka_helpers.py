@@ -143,9 +143,10 @@ def produce_async(
             timing, on_delivery = run.start_batch(len(batch), started)
             for key, value in batch:
                 try:
-                    # -1: any partition; on_delivery is called once, when it has arrived or failed
+                    # -1: the key decides the partition; on_delivery is called when it has arrived or failed
                     produce(topic, value, key, -1, on_delivery)
-                except (BufferError, KafkaException) as refusal:  # the queue is full, or it is too large
+                except (BufferError, KafkaException) as refusal:
+                    # the client's queue is full, or the message is too large
                     run.retry_or_fail(refusal, key, value, on_delivery)
             run.poll(0)  # serve the delivery reports that have come
             timing.elapsed_s = perf_counter() - started
@@ -170,9 +171,10 @@ def produce_sync(
             timing, on_delivery = run.start_batch(len(batch), started)
             for key, value in batch:
                 try:
-                    # -1: any partition; on_delivery is called once, when it has arrived or failed
+                    # -1: the key decides the partition; on_delivery is called when it has arrived or failed
                     produce(topic, value, key, -1, on_delivery)
-                except (BufferError, KafkaException) as refusal:  # the queue is full, or it is too large
+                except (BufferError, KafkaException) as refusal:
+                    # the client's queue is full, or the message is too large
                     run.retry_or_fail(refusal, key, value, on_delivery)
                 run.flush()  # wait for this message's acknowledgement
             timing.elapsed_s = perf_counter() - started
@@ -212,12 +214,12 @@ def warm_up(config: Mapping[str, str], topic: str, *, at_most_s: float = 30.0) -
 
 
 def _steady(times: list[float]) -> bool:
-    """Whether the last three of at least five brought no new best by more than a twentieth."""
+    """Whether none of the last three, of at least five, is more than a twentieth below the best before them."""
     return len(times) > 4 and min(times[-3:]) > 0.95 * min(times[:-3])
 
 
 def for_seconds(seconds: float, messages: Messages) -> Messages:
-    """The messages, until so many seconds after the first was asked for; at least one."""
+    """The messages, until so many seconds after the first has been dealt with; at least one."""
     ends = None
     for each in messages:
         yield each

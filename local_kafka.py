@@ -7,7 +7,7 @@ protects nothing.
 
     python local_kafka.py client.properties     # runs it until Ctrl-C, for any Kafka program
 
-The first start downloads Kafka (46 MB, into ~/.m2) and prepares faster starts (a file of 75 MB in the user's cache
+The first start downloads Kafka (46 MB, into ~/.m2) and prepares faster starts (a file of 78 MB in the user's cache
 folder; it may be removed at any time). Python 3.11 or later; no Java has to be installed.
 """
 
@@ -378,7 +378,7 @@ def _make_cache(cache: Path) -> None:
     if draft.exists() and time.time() - draft.stat().st_mtime > 600:
         draft.unlink()  # of a machine that lost its power
     _open(draft, "x").close()  # whoever comes second goes on without a cache
-    print(f"Preparing faster starts, once: 75 MB in {cache.parent}, some 10 s ...", flush=True)
+    print(f"Preparing faster starts, once: 78 MB in {cache.parent}, some 10 s ...", flush=True)
     training = LocalKafka(owned_files=(draft,))
     training._faster = ["-XX:AOTConfiguration=kafka.aotconf", "-XX:AOTMode=record"]
     try:

@@ -134,7 +134,7 @@ def waits(runs: Iterable[ProducerRun]) -> tuple[Figure, str]:
     axes.set(xscale="log", ylim=(-3, 112))
     halves = " and ".join(f"{approx(wait)} ms ({mode})" for mode, wait in middle.items())
     title = f"Half of the messages wait no longer than {halves}"
-    label(axes, title, "wait for the acknowledgement (ms)", "share of messages that waited at most so long (%)")
+    label(axes, title, "wait for the acknowledgement (ms)", "share of messages that waited at most this long (%)")
     caption = (
         "From produce() to the report, for each message: the share of messages whose wait was at most this long, on a "
         f"log scale. Each line is one run. Half of the messages wait no longer than {halves}, on average over the runs."

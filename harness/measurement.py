@@ -96,19 +96,20 @@ class Measurement:
             if progress:
                 progress(len(batch))
 
-    def start_batch(self, messages: int, started: float) -> tuple[BatchTiming, Report]:
+    def start_batch(self, count: int, started: float) -> tuple[BatchTiming, Report]:
         """Record a new batch; return it with the delivery report, which the client calls for each of its messages."""
-        timing, waits, left = BatchTiming(messages), array("f"), messages
+        timing = BatchTiming(count)
+        waits = array("f")  # seconds from produce() to the report, for each message that arrived
+        left = count  # reports that are still to come
         self._batches.append((timing, waits, started))
-        waited = waits.append
 
         def report(error: KafkaError | None, message: Message) -> None:
             nonlocal left
             left -= 1
-            if not left:
+            if left == 0:
                 timing.delivered_s = perf_counter() - started
             if error is None:
-                waited(message.latency())
+                waits.append(message.latency())
             else:
                 self._failed(timing, error, message)
 
