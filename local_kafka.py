@@ -378,7 +378,7 @@ def _make_cache(cache: Path) -> None:
     if draft.exists() and time.time() - draft.stat().st_mtime > 600:
         draft.unlink()  # of a machine that lost its power
     _open(draft, "x").close()  # whoever comes second goes on without a cache
-    print(f"Preparing faster starts, once: 78 MB in {cache.parent}, some 10 s ...", flush=True)
+    print("Preparing faster starts, once: 78 MB in the user's cache folder, some 10 s ...", flush=True)
     training = LocalKafka(owned_files=(draft,))
     training._faster = ["-XX:AOTConfiguration=kafka.aotconf", "-XX:AOTMode=record"]
     try:
@@ -393,7 +393,8 @@ def _make_cache(cache: Path) -> None:
     except LocalKafkaError:
         pass  # the start that it was for will say why
     except (OSError, subprocess.TimeoutExpired) as error:
-        print(f"Faster starts can't be prepared here ({error}). To try again, remove {cache}.", flush=True)
+        reason = error.strerror if isinstance(error, OSError) else "it took too long"
+        print(f"Faster starts can't be prepared here ({reason}). To try again, remove {cache.name}.", flush=True)
         cache.touch()  # so that no one waits for it again
     finally:
         draft.unlink(missing_ok=True)

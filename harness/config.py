@@ -94,7 +94,7 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigError(f"{path.name} is not a text file in UTF-8; save it as UTF-8, or download it again.") from None
+        raise ConfigError(f"{path.name} is not a text file in UTF-8; save it as UTF-8, or copy it again.") from None
     except OSError as error:
         raise ConfigError(f"{path.name} can't be read ({error.strerror}); check that it is a file of yours.") from None
 
@@ -117,7 +117,7 @@ def _read_properties(path: Path) -> Entries:
             continue
         _add(entries, key, _bare(value), where)
     if not entries:
-        raise ConfigError(f"{path.name} holds no setting; download it again from the console, or remove it.")
+        raise ConfigError(f"{path.name} holds no setting; copy it again from the console, or remove it.")
     return entries
 
 

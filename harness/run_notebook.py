@@ -124,7 +124,8 @@ def main() -> None:
     parser.add_argument("notebook", type=Path)
     parser.add_argument("-p", metavar="NAME=VALUE", action="append", default=[], help="a parameter; can be repeated")
     options = parser.parse_args()
-    path, given = options.notebook.resolve(), options.p
+    path = options.notebook.resolve()
+    given = list({each.partition("=")[0]: each for each in options.p}.values())  # the last one of a name counts
     sys.stdout.reconfigure(errors="replace")  # where a progress bar's blocks can't be shown
     try:
         notebook = nbformat.read(path, 4)

@@ -40,7 +40,7 @@ def _number_of_runs(summary: dict[str, dict[str, float]]) -> str:
     a, s = (summary[mode]["runs"] for mode in ("async", "sync"))
     if a == s == 1:
         return "one run each"
-    return f"averages of {a} runs each" if a == s else f"averages of {counted(a, 'run')} and {counted(s, 'run')}"
+    return f"averages of {a} runs each" if a == s else f"averages of {a} asynchronous and {s} synchronous runs"
 
 
 def _spread(runs: Sequence[ProducerRun]) -> str:

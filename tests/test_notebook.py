@@ -222,7 +222,7 @@ def test_the_finding_says_what_was_measured():
 def test_the_finding_counts_the_runs_it_rests_on():
     stopped = a_run("async", 9.0, 174, stopped="interrupted")
     said = finding(stopped, a_run("sync", 10.0), a_run("sync", 10.0), a_run("async", 0.5))
-    assert "averages of 1 run and 2 runs" in said and "delivered 1,000 messages in 0.500 s" in said
+    assert "averages of 1 asynchronous and 2 synchronous runs" in said and "delivered 1,000 messages in 0.500 s" in said
     assert "One pair of runs" in said, "the pair with the stopped run doesn't count"
     pairs = [run for n in range(4) for run in (a_run("async", 0.5 + n / 100), a_run("sync", 10.0))]
     said = finding(*pairs)
