@@ -32,7 +32,7 @@ import kafka_helpers as kh
 from harness.client import connect
 from harness.measurement import measured
 from harness.read_back import read_back
-from harness.runs import ProducerRun, checked
+from harness.runs import ProducerRun, checked, rounds
 from harness.settings import MEASURED_SETTINGS, producer_settings
 from harness.warm_up import WARM_UP, warm_up
 from local_kafka import LocalKafka, quiet_logger
@@ -44,14 +44,6 @@ SOURCE_RATE, SOURCE_BATCH = 1_000, 50  # messages a second, and in a batch, whil
 DEAD_S = 1.0  # from killing the broker to starting it again
 LONGEST_LIFE_S = 0.5  # of a program that is killed
 Config = Mapping[str, str]
-
-
-def rounds(number: int, things: Iterable) -> Iterator[tuple[int, object]]:
-    """Each thing in turn, again and again; every second round backwards, so that a drift affects all alike."""
-    things = list(things)
-    for each in range(number):
-        for thing in things[:: 1 if each % 2 == 0 else -1]:
-            yield each, thing
 
 
 def counts(run: ProducerRun) -> dict[str, float]:
@@ -166,12 +158,11 @@ def serializing(num_messages: int, *, repeats: int = 5) -> pd.DataFrame:
     events = list(kh.make_events("serializing", num_messages))
     ways = {"JSON, standard library": _standard_json, "JSON, msgspec": kh.encode, "Avro, fastavro": avro_encoder()}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for repeat in range(repeats):
-        for way, encode in list(ways.items())[:: 1 if repeat % 2 == 0 else -1]:
-            started = time.perf_counter()
-            for event in events:
-                encode(event)
-            seconds[way].append(time.perf_counter() - started)
+    for _, (way, encode) in rounds(repeats, ways.items()):
+        started = perf_counter()
+        for event in events:
+            encode(event)
+        seconds[way].append(perf_counter() - started)
     return pd.DataFrame(
         {
             "way": way,

@@ -43,6 +43,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the notebook'
 import kafka_helpers as kh
 from harness.compare import approx, printed
 from harness.figures import BLUE, VERMILLION, label, new_figure
+from harness.runs import rounds
 from harness.settings import producer_settings
 from local_kafka import KAFKA_VERSION, LocalKafka, quiet_logger
 
@@ -359,9 +360,9 @@ def fresh_topic(config: dict, partitions: int = PARTITIONS) -> Iterator[str]:
     admin.delete_topics([topic], operation_timeout=30)[topic].result()
 
 
-def compete(config: dict, field: list[Contestant], rounds: int, payload: str, messages: Messages) -> Iterator[dict]:
+def compete(config: dict, field: list[Contestant], last_round: int, payload: str, messages: Messages) -> Iterator[dict]:
     """Every contestant once a round, forward in odd rounds and backward in even ones; a fresh topic each round."""
-    for number in range(rounds + 1):  # round 0 isn't counted: Kafka's Java has to be compiled first
+    for number in range(last_round + 1):  # round 0 isn't counted: Kafka's Java has to be compiled first
         with fresh_topic(config) as topic:
             for each in field if number % 2 else field[::-1]:
                 share = each.share if number else min(each.share, 0.3)
@@ -382,13 +383,12 @@ CASES = [  # messages, partitions, bytes each
 
 def grow(config: dict, cases: list[tuple[int, int, int]] = CASES, repeats: int = 3) -> Iterator[dict]:
     """How the cost of a message grows: produce_async in all cases, forward and backward in alternation."""
-    for repeat in range(repeats):
-        for count, partitions, size in cases[:: -1 if repeat % 2 else 1]:
-            sender, messages = replace(CONTESTANTS[0], warm_up=partitions), [(None, b"x" * size)] * count
-            with fresh_topic(config, partitions) as topic:
-                row = measure(config, sender, topic, messages)
-            print(f"{count:,} x {size:,} bytes, {partitions} partitions: {row['seconds']:.2f} s", flush=True)
-            yield {"partitions": partitions, "size": size, **row}
+    for _, (count, partitions, size) in rounds(repeats, cases):
+        sender, messages = replace(CONTESTANTS[0], warm_up=partitions), [(None, b"x" * size)] * count
+        with fresh_topic(config, partitions) as topic:
+            row = measure(config, sender, topic, messages)
+        print(f"{count:,} x {size:,} bytes, {partitions} partitions: {row['seconds']:.2f} s", flush=True)
+        yield {"partitions": partitions, "size": size, **row}
 
 
 # --- Save and report -------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from harness.settings import LEFT_OUT
 
 CONNECT_TIMEOUT_S = 12.0
 PATIENCE_S = 4.0  # once the cause is known, no longer than that: it may go by itself, but seldom does
-CLOSE_S = 1.0
+CLOSE_S = 1.0  # then the caller goes on, and the client ends when it can
 GIVE_UP_S = 5.0  # to let go of what is still queued; purging takes a moment, or a second try
 
 

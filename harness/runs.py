@@ -1,6 +1,6 @@
 """What one producer's run has measured."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
 import pandas as pd
@@ -123,9 +123,17 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
+def rounds(number: int, things: Iterable) -> Iterator[tuple[int, object]]:
+    """Each thing in turn, again and again; every second round backwards, so that a drift affects all alike."""
+    things = list(things)
+    for each in range(number):
+        for thing in things[:: 1 if each % 2 == 0 else -1]:
+            yield each, thing
+
+
 def alternating(first: str, second: str, each: int) -> list[str]:
     """``each`` runs of both, in the order first, second, second, first, ... so that a drift affects both alike."""
-    return [name for pair in range(each) for name in ((first, second) if pair % 2 == 0 else (second, first))]
+    return [name for _, name in rounds(each, (first, second))]
 
 
 def batches_frame(runs: Iterable[ProducerRun]) -> pd.DataFrame:

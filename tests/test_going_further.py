@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from test_notebook import check_outputs, execute, saved_folder, texts
+from test_notebook import check_outputs, execute, headings, saved_folder, texts
 
 import kafka_helpers as kh
 
@@ -72,14 +72,7 @@ def test_each_section_has_a_prediction_and_an_answer(committed):
 
 def test_structure(committed):
     cells = committed.cells
-    headings = [
-        line
-        for cell in cells
-        if cell.cell_type == "markdown"
-        for line in cell.source.splitlines()
-        if re.match("#+ ", line)
-    ]
-    levels = [len(line.split(" ")[0]) for line in headings]
+    levels = [len(line.split(" ")[0]) for line in headings(committed)]
     assert levels.count(1) == 1 and levels[0] == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     for before, cell in itertools.pairwise(cells):
