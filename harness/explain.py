@@ -46,7 +46,10 @@ EXPLANATIONS = [
         "the server closed the connection, since it wants a login or isn't Kafka; set security.protocol=SASL_SSL, and "
         "check the port",
     ),
-    ("Connection refused", "nothing listens on that port; check bootstrap.servers, and that the cluster is running"),
+    (
+        "Connection refused",
+        "nothing listens there; check host and port in bootstrap.servers, and that the cluster is running",
+    ),
     (
         "Failed to resolve",
         "the host name in bootstrap.servers is unknown; check it for typing errors, and that the cluster exists",

@@ -160,7 +160,7 @@ WRONG_KEY = "the API key or its secret is wrong"
 # What is wrong, and what has to be told of it.
 NO_CONNECTION = {
     "unknown_host": "host name in bootstrap.servers is unknown",
-    "closed_port": "nothing listens on that port",
+    "closed_port": "nothing listens there",
     "port_that_says_nothing": NOT_KAFKA,
     "port_that_says_nothing_without_tls": NOT_KAFKA,
     "web_server": NOT_KAFKA,
