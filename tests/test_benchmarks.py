@@ -25,7 +25,7 @@ MESSAGES = [(None, b"%0100d" % number) for number in range(300)]
 @pytest.mark.parametrize("contestant", producers.CONTESTANTS, ids=lambda each: each.name)
 def test_a_contestant_sends_everything_once(kafka, topic, contestant):
     if not producers.can_take_part(contestant):
-        pytest.skip(f"{contestant.needs} is not installed")
+        pytest.skip(f"{contestant.program} is not on the PATH")
     if contestant.warm_up == producers.JAVA_WARM_UP:  # that would take seconds
         contestant = replace(contestant, send=partial(producers.perf_test, warm_up=1_000), warm_up=1_000)
     measured = producers.measure(kafka.config, contestant, topic, MESSAGES)  # raises if the topic has more or less
