@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import producers
 
 BENCHMARKS = producers.HERE
-pytestmark = pytest.mark.filterwarnings("ignore:.*_text is deprecated:DeprecationWarning")  # kafka-python's
 MESSAGES = [(None, b"%0100d" % number) for number in range(300)]
 
 
