@@ -19,6 +19,9 @@ quick: .venv/run  ## the same with fewer messages, as a copy: a look at how it g
 rehearsal: .venv/run  ## the same on a local Kafka as far away as a cloud, as a copy (some 11 minutes)
 	@$(EXECUTE) assignment1.ipynb -p cluster_choice=distant $(PARAMETERS)
 
+readme: .venv/run  ## write into README.md what it says of the newest saved runs
+	@$(BIN)/python -m harness.readme
+
 further: .venv/run  ## measure what going_further.ipynb asks, in place; P as above
 	@$(EXECUTE) going_further.ipynb $(PARAMETERS)
 
@@ -64,4 +67,4 @@ clean:  ## remove what the other targets made, but not results
 	$(PIP) -r benchmarks/requirements.txt
 	@touch $@
 
-.PHONY: help run quick rehearsal further lab html test test-all bench lint clean
+.PHONY: help run quick rehearsal readme further lab html test test-all bench lint clean

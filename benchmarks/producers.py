@@ -45,6 +45,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the notebook'
 import kafka_helpers as kh
 from harness.compare import approx, printed
 from harness.figures import BLUE, VERMILLION, label, new_figure
+from harness.readme import filled
 from harness.runs import rounds
 from harness.settings import producer_settings
 from local_kafka import KAFKA_VERSION, LocalKafka, quiet_logger
@@ -488,12 +489,9 @@ def report() -> None:
     draw(rows)
     measured = f"Measured: {'; '.join(f'{key} {value}' for key, value in record.items())}."
     parts = {"results": f"{tables(rows)}\n\n{measured}", "growth": growth_table(load("growth")[0])}
-    readme = HERE / "README.md"
-    for name, text in parts.items():
-        print(f"\n{text}")
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        before, rest = readme.read_text().split(begin)
-        readme.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+    print("\n\n".join(parts.values()))
+    page = HERE / "README.md"
+    page.write_text(filled(page.read_text(), parts))
 
 
 def main() -> None:

@@ -19,5 +19,6 @@ words            sentences about a measurement
 show             source, tables and progress in a notebook
 figures          the figures
 figures_further   those of going_further.ipynb
+readme           what README.md says of the saved runs
 run_notebook     execute a notebook in a terminal
 """
