@@ -97,7 +97,7 @@ class Measurement:
                 progress(len(batch))
 
     def start_batch(self, count: int, started: float) -> tuple[BatchTiming, Report]:
-        """Begin a batch; also returned is the delivery report that the client calls for each of its messages."""
+        """A new batch, and the delivery report that the client calls for each of its messages."""
         timing = BatchTiming(count)
         waits = array("f")  # seconds from produce() to the report, for each message that arrived
         left = count  # reports that are still to come
