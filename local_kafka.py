@@ -16,6 +16,7 @@ import asyncio
 import base64
 import collections
 import contextlib
+import errno
 import hashlib
 import inspect
 import logging
@@ -58,6 +59,7 @@ JARS = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-simple:1.7.
 DOWNLOAD_MB = 46
 START_TIMEOUT_S = 60
 ELSE = "else choose the simulated cluster"
+PORTS = range(20_000, 32_768)
 PORT_TAKEN = "another program has just taken its port; start it again"
 USER = "local"
 
@@ -115,6 +117,16 @@ class LocalKafka:
         self._faster: list[str] | None = None  # Java's options for a faster start
 
     def __enter__(self) -> "LocalKafka":
+        for attempts_left in (2, 1, 0):
+            try:
+                self._start()
+                break
+            except LocalKafkaError as error:
+                if PORT_TAKEN not in str(error) or not attempts_left:
+                    raise
+        return self
+
+    def _start(self) -> None:
         jars = _kafka_jars()
         self._classpath = os.pathsep.join(jars)
         if self._faster is None:
@@ -143,7 +155,6 @@ class LocalKafka:
             if isinstance(error, OSError):
                 raise LocalKafkaError(f"Kafka could not be started: {fault or error.strerror}; {ELSE}.") from None
             raise
-        return self
 
     def __exit__(self, *_exc_info) -> None:
         running = [*self.processes, self._proxy] if self._proxy else self.processes
@@ -605,10 +616,18 @@ def quiet_logger() -> logging.Logger:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 on which nothing listens at the moment."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
+    """Ports of 127.0.0.1 on which nothing listens at the moment.
+
+    They lie below those that a system hands out by itself, so that none is given to another program before Kafka
+    starts, or while a broker is dead.
+    """
+    found: list[int] = []
+    for port in secrets.SystemRandom().sample(PORTS, len(PORTS)):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError(errno.EADDRNOTAVAIL, f"no free ports on 127.0.0.1 from {PORTS[0]} to {PORTS[-1]}")
 
 
 def is_open(port: int) -> bool:
@@ -693,7 +712,8 @@ def main(arguments: list[str] | None = None) -> int:
             if options.file.suffix == ".ini":
                 lines.insert(0, "[default]")
             lines.insert(0, "# Of a local Kafka on this machine (local_kafka.py); goes when that ends, with Ctrl-C.")
-            options.file.write_text("".join(f"{line}\n" for line in lines))
+            with _open(options.file, "w") as file:
+                file.writelines(f"{line}\n" for line in lines)
             print(f"Apache Kafka {KAFKA_VERSION} runs on {kafka.config['bootstrap.servers']}.")
             print(f"Its client configuration is in {options.file}. Ctrl-C ends it and removes that file.", flush=True)
             while all(process.poll() is None for process in kafka.processes):
