@@ -43,7 +43,6 @@ from kafka_helpers import (
 from local_kafka import LocalKafka
 
 ROOT = Path(__file__).resolve().parent.parent
-PROMISED_S = 2 + 1  # two seconds; a busy machine may pause meanwhile
 both = pytest.mark.parametrize("produce", [produce_async, produce_sync], ids=["async", "sync"])
 # Whatever talks to a cluster outside a measurement. Without messages, a producer connects, warms up and ends.
 CALLS = {
@@ -78,7 +77,7 @@ class StopButton:
         self._timer.join()
         assert self.pressed, "it ended before the button was pressed"
         print(f"\nended {seconds:.2f} s after the button was pressed")
-        assert seconds < PROMISED_S
+        assert seconds < 2
 
 
 @pytest.fixture(autouse=True)
@@ -231,7 +230,7 @@ def test_in_the_middle_of_a_batch(kafka: LocalKafka, produce: Callable, frozen: 
     topic, messages = new_topic(kafka.config), make_messages("middle", 1_000)
     messages[500] = Pressing(messages[500])
     run = produce(kafka.config, topic, messages, progress=lambda _: frozen(), delivery_timeout_s=15)
-    assert time.monotonic() - Pressing.pressed < PROMISED_S
+    assert time.monotonic() - Pressing.pressed < 2
     thaw(kafka)
     check(run, make_messages("middle", 1_000), kafka.config, topic, "middle")
 
@@ -336,7 +335,7 @@ def test_while_the_last_statistics_are_awaited(kafka: LocalKafka, topic: str, pr
             lambda progress: produce(kafka.config, topic, make_messages("late", 10), progress=progress),
             after_s=0.02 + 0.01 * attempt,
         )
-        assert run.submitted == 10
+        assert run.submitted == 10 and (run.stopped or run.acknowledged == 10)
         if run.stopped and run.acknowledged == 10:
             assert run.stopped == INTERRUPTED
             with pytest.raises(KeyboardInterrupt):
