@@ -117,6 +117,10 @@ class LocalKafka:
         self._faster: list[str] | None = None  # Java's options for a faster start
 
     def __enter__(self) -> "LocalKafka":
+        jars = _kafka_jars()
+        self._classpath = os.pathsep.join(jars)
+        if self._faster is None:
+            self._faster = _faster_start(jars)
         for attempts_left in (2, 1, 0):
             try:
                 self._start()
@@ -127,10 +131,6 @@ class LocalKafka:
         return self
 
     def _start(self) -> None:
-        jars = _kafka_jars()
-        self._classpath = os.pathsep.join(jars)
-        if self._faster is None:
-            self._faster = _faster_start(jars)
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="local-kafka-"))
             # In the command line of each process that the guard has to end; to Java it says where to write.
@@ -622,7 +622,8 @@ def free_ports(count: int) -> list[int]:
     starts, or while a broker is dead.
     """
     found: list[int] = []
-    for port in secrets.SystemRandom().sample(PORTS, len(PORTS)):
+    begin = secrets.randbelow(len(PORTS))  # so that two that look at once look elsewhere
+    for port in (*PORTS[begin:], *PORTS[:begin]):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             found.append(port)
             if len(found) == count:

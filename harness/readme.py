@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 
 from harness import words
 from harness.compare import approx, summarize
@@ -28,7 +29,7 @@ def parts(local: Results, distant: Results) -> dict[str, str]:
     near, far = (approx(summarize(each.runs)["sync"]["rtt_ms"]) for each in (local, distant))
     first, second = (f"[{each.folder.name}]({each.folder.as_posix()})" for each in (local, distant))
     number, run = next((number, run) for number, run in enumerate(local.runs, start=1) if run.mode == "sync")
-    batch_ms = approx(1000 * sum(batch.elapsed_s for batch in run.batches) / len(run.batches))
+    batch_ms = approx(1000 * fmean(batch.elapsed_s for batch in run.batches))
     return {
         "finding": words.finding(local),
         "figure": "![Time per batch of 500 messages: synchronous, asynchronous until handed over, asynchronous until "
