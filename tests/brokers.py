@@ -31,8 +31,10 @@ def kill(kafka: LocalKafka, node: int = 0) -> None:
 
 
 def freeze(kafka: LocalKafka, node: int = 0) -> None:
-    """Stop a broker such that its connections stay open and nobody answers."""
-    os.kill(kafka.processes[node].pid, signal.SIGSTOP)
+    """Stop a broker such that its connections stay open and nobody answers; return when all of it stands still."""
+    pid = kafka.processes[node].pid
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
 
 
 def thaw(kafka: LocalKafka, node: int = 0) -> None:
