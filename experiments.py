@@ -30,11 +30,10 @@ from confluent_kafka.aio import AIOProducer
 
 import kafka_helpers as kh
 from harness.client import connect
-from harness.measurement import measured
+from harness.config import MEASURED_SETTINGS, producer_settings
+from harness.measurement import WARM_UP, measured, warm_up
 from harness.read_back import read_back
 from harness.runs import ProducerRun, checked, rounds
-from harness.settings import MEASURED_SETTINGS, producer_settings
-from harness.warm_up import WARM_UP, warm_up
 from local_kafka import LocalKafka, quiet_logger
 
 ROUND_TRIPS_MS = (5, 0, 20, 1, 50, 2, 10)  # not in order, so that a drift doesn't look like an effect

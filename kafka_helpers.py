@@ -18,9 +18,8 @@ import pandas as pd
 from confluent_kafka import KafkaException
 
 import harness.read_back
-from harness.checks import check_parameters
 from harness.cluster import Cluster, describe_cluster, open_cluster
-from harness.config import load_config
+from harness.config import check_parameters, load_config
 from harness.errors import ClusterError, ConfigError, ResultsError, RunIncomplete, RunInterrupted
 from harness.measurement import measured
 from harness.read_back import accounts

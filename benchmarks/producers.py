@@ -43,11 +43,11 @@ from kafka import KafkaProducer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the notebook's modules
 
 import kafka_helpers as kh
-from harness.compare import approx, printed
+from harness.config import producer_settings
 from harness.figures import BLUE, VERMILLION, label, new_figure
 from harness.readme import filled
+from harness.report import approx, printed
 from harness.runs import rounds
-from harness.settings import producer_settings
 from local_kafka import KAFKA_VERSION, LocalKafka, quiet_logger
 
 HERE = Path(__file__).resolve().parent

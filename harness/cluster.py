@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 from confluent_kafka.admin import AdminClient
 
-from harness.checks import check_choice
 from harness.client import connect
-from harness.config import load_config
+from harness.config import check_choice, load_config, producer_settings, shown_settings
 from harness.errors import ConfigError
-from harness.settings import producer_settings, shown_settings
 from harness.topics import metadata, topic_metadata
 from local_kafka import KAFKA_VERSION, ClientConfig, LocalKafka, simulated_cluster
 

@@ -1,7 +1,11 @@
-"""Credentials, from wherever the user has put them; what is wrong is said without repeating what the file holds."""
+"""Credentials, settings and parameters: from wherever the user has put them, judged before anything is sent.
+
+What is wrong is said without repeating what a file holds.
+"""
 
 import difflib
 import io
+import math
 import os
 import re
 import stat
@@ -12,8 +16,119 @@ import dotenv.parser
 from confluent_kafka import Producer
 
 from harness.errors import ConfigError
-from harness.settings import LEFT_OUT, producer_settings
 from local_kafka import ClientConfig, quiet_logger
+
+# What begins like this is left out. The console's file may hold the first five, for other programs: a Producer refuses
+# them or warns of them. With the last one, reports of successes would not come, and no message could be accounted for.
+LEFT_OUT = (
+    "schema.registry.",
+    "basic.auth.",
+    "session.timeout.ms",
+    "group.id",
+    "auto.offset.reset",
+    "delivery.report.only.error",
+)
+# A consumer that joins no group, commits nothing, and never jumps over what is there. The client wants a group's name.
+READER_SETTINGS = {
+    "group.id": "read-back",
+    "enable.auto.commit": False,
+    "enable.partition.eof": True,
+    "auto.offset.reset": "earliest",
+}
+# The same for both producers, whatever a configuration file says: otherwise they could not be compared.
+MEASURED_SETTINGS = {"acks": "all", "enable.idempotence": "true"}
+# What a file may set, but the measurement sets itself: other names of these settings, and its own clock's.
+SET_BY_THE_RUN = ("request.required.acks", "message.timeout.ms", "delivery.timeout.ms", "statistics.interval.ms")
+# Settings whose values may be shown and saved. By name, not by value: a secret may look like a number or a word.
+SHOWN_SETTINGS = (
+    "acks",
+    "batch.size",
+    "compression.type",
+    "delivery.timeout.ms",
+    "enable.idempotence",
+    "linger.ms",
+    "max.in.flight.requests.per.connection",
+    "message.max.bytes",
+    "queue.buffering.max.kbytes",
+    "queue.buffering.max.messages",
+    "retries",
+    "sasl.mechanisms",
+    "security.protocol",
+)
+
+
+def producer_settings(config: Mapping[str, str]) -> dict[str, str]:
+    """The settings of both producers: the user's, but for what has to be the same in every measurement."""
+    return {key: value for key, value in config.items() if key not in SET_BY_THE_RUN} | MEASURED_SETTINGS
+
+
+def shown_settings(config: Mapping[str, str]) -> dict[str, str]:
+    """Of a configuration, what may be shown and saved: never a secret, a name or a path."""
+    return {key: str(config[key]) for key in SHOWN_SETTINGS if key in config}
+
+
+CLUSTER_CHOICES = ("auto", "cloud", "local", "distant", "simulated")
+LONGEST_TIMEOUT_S = 2_147_483  # the client takes milliseconds in 32 bits
+
+
+def check_whole(name: str, value: object) -> None:
+    """Make sure that a parameter is a whole number of 1 or more.
+
+    Raises:
+        ConfigError: with the parameter's name.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} has to be a whole number, 1 or more.")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Make sure that a parameter is a time in seconds that the client can be given; 0 would mean "for ever" to it.
+
+    Raises:
+        ConfigError: with the parameter's name.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not 0.001 <= value <= LONGEST_TIMEOUT_S:
+        raise ConfigError(f"{name} has to be a number of seconds, from 0.001 to {LONGEST_TIMEOUT_S:,}.")
+
+
+def check_choice(choice: object) -> None:
+    """Make sure that a cluster of that name can be opened.
+
+    Raises:
+        ConfigError: with the names there are.
+    """
+    if choice not in CLUSTER_CHOICES:
+        raise ConfigError(f"cluster_choice has to be one of {', '.join(CLUSTER_CHOICES)}.")
+
+
+def check_parameters(
+    num_messages: int,
+    batch_size: int,
+    *,
+    runs_each: int | None = None,
+    cluster_choice: str = "auto",
+    saved_run: str = "",
+) -> None:
+    """Judge the notebook's parameters, all of them, before anything is sent.
+
+    Raises:
+        ConfigError: with the parameter's name and what it has to be.
+    """
+    check_whole("num_messages", num_messages)
+    check_whole("batch_size", batch_size)
+    if batch_size > num_messages:
+        raise ConfigError("batch_size can't be larger than num_messages; make it smaller, or send more messages.")
+    if runs_each is not None:
+        check_whole("runs_each (unless it is None)", runs_each)
+    check_choice(cluster_choice)
+    if not isinstance(saved_run, str):
+        raise ConfigError('saved_run has to be a folder\'s name in quotes, or "" to measure.')
+    if saved_run and not Path(saved_run).is_dir():
+        beside = Path("results") / saved_run
+        hint = f'write "{beside.as_posix()}"' if beside.is_dir() else 'it has to be like "results/2026-11-22_..."'
+        raise ConfigError(f"saved_run names no folder; {hint}.")
+
 
 # The course's keys for .env and the environment, and the client's own names for the same five settings.
 ENV_KEYS = {

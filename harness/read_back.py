@@ -10,13 +10,12 @@ from contextlib import closing
 import pandas as pd
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from harness.client import CONNECT_TIMEOUT_S, connect
+from harness.client import CONNECT_TIMEOUT_S, connect, known
+from harness.config import READER_SETTINGS
 from harness.errors import ClusterError
-from harness.explain import known
+from harness.measurement import WARM_UP
 from harness.runs import ProducerRun
-from harness.settings import READER_SETTINGS
 from harness.topics import offsets
-from harness.warm_up import WARM_UP
 
 Message = tuple[bytes | None, bytes | None]
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
-from harness import words
-from harness.compare import approx, summarize
+from harness import report
 from harness.errors import ResultsError
+from harness.report import approx, summarize
 from harness.results import Results, load_results
 
 
@@ -31,13 +31,13 @@ def parts(local: Results, distant: Results) -> dict[str, str]:
     number, run = next((number, run) for number, run in enumerate(local.runs, start=1) if run.mode == "sync")
     batch_ms = approx(1000 * fmean(batch.elapsed_s for batch in run.batches))
     return {
-        "finding": words.finding(local),
+        "finding": report.finding(local),
         "figure": "![Time per batch of 500 messages: synchronous, asynchronous until handed over, asynchronous until "
         f"acknowledged, on one log scale]({local.folder.as_posix()}/time_per_batch.png)",
         "distance": "That was measured on one machine, on the Kafka that the notebook starts, with a round trip of "
         f"{near} ms as the client measured it. A cloud is tens of milliseconds away and replicates what it stores, and "
         f"the difference grows with both: on three brokers behind a network of 25 ms, {far} ms as the client measured "
-        f"it, the same notebook found this. {words.finding(distant).partition(' The reason')[0]}",
+        f"it, the same notebook found this. {report.finding(distant).partition(' The reason')[0]}",
         "data": "The numbers above and in the notebook are those of two saved measurements, "
         f"{first} and {second}. For instance, the mean of the {len(run.batches)} values `elapsed_s` of run {number} in "
         f"the first folder's `batches.csv`, times 1000, is what the notebook's table of runs shows for run {number} "

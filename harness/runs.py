@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 
 import pandas as pd
 
+from harness.client import in_words
 from harness.errors import RunIncomplete
-from harness.explain import in_words
 
 INTERRUPTED = "interrupted"
 
@@ -41,7 +41,7 @@ class ProducerRun:
         queue_full: how often the client's queue was full and the sender had to wait.
         stopped: empty, or why the run ended before all messages were submitted or settled.
         wait_quantiles_s: acknowledged messages' time from ``produce()`` to the report: quantiles 0, 0.5 % ... 100 %.
-        network: what the client's own statistics say of this run, see :class:`harness.statistics.Network`.
+        network: what the client's own statistics say of this run, see :class:`harness.network.Network`.
         undelivered: (key, value) of the failed messages, for whoever wants to send them again; not saved.
     """
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from harness.client import CONNECT_TIMEOUT_S, PATIENCE_S, Connection, ask, connect
+from harness.client import CONNECT_TIMEOUT_S, PATIENCE_S, Connection, ask, connect, explain
+from harness.config import READER_SETTINGS
 from harness.errors import ClusterError
-from harness.explain import explain
-from harness.settings import READER_SETTINGS
 
 
 def metadata(connection: Connection):

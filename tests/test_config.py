@@ -10,9 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.cluster import Cluster
-from harness.config import ENV_KEYS, PLACEHOLDER, load_config
+from harness.config import ENV_KEYS, PLACEHOLDER, load_config, shown_settings
 from harness.errors import ConfigError
-from harness.settings import shown_settings
 
 SECRET = "cfltK9x+Zq/7wPm2vT8rYb4LsN6aJd0HeXuG3oQiW1kRfBgMzCnV5tSyDpEjUlOh"
 CONSOLE = f"""# Required connection configs for Kafka producer, consumer, and admin

@@ -11,7 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 import kafka_helpers as kh
-from harness import compare, words
+from harness import report
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "assignment1.ipynb"
@@ -131,8 +131,8 @@ def test_committed_numbers_are_those_of_the_saved_run(committed, tmp_path):
 def test_a_reader_who_divides_printed_numbers_gets_the_printed_ratio(committed):
     answer = texts(committed)[0]
     factor, fast, slow = re.search(r"is ([\d.,]+) times as fast: .* in ([\d.]+) s, .* in ([\d.]+) s", answer).groups()
-    assert compare.approx(float(slow) / float(fast)) == factor
-    summary = compare.summarize(kh.load_results(ROOT / saved_folder(committed)).runs)
+    assert report.approx(float(slow) / float(fast)) == factor
+    summary = report.summarize(kh.load_results(ROOT / saved_folder(committed)).runs)
     for each in summary.values():
         assert each["requests_rate"] * each["messages_per_request"] == pytest.approx(each["response_rate"])
         assert each["messages"] / each["time_s"] == pytest.approx(each["response_rate"])
@@ -140,7 +140,7 @@ def test_a_reader_who_divides_printed_numbers_gets_the_printed_ratio(committed):
 
 def test_published_measurement_has_not_drifted(committed):
     runs = kh.load_results(ROOT / saved_folder(committed)).runs
-    assert len(runs) == 12 and compare.drift(runs) == []
+    assert len(runs) == 12 and report.drift(runs) == []
 
 
 # Numbers in prose that are chosen, cited or defined; the measured ones are rendered.
@@ -204,7 +204,7 @@ def a_run(mode: str, elapsed_s: float, messages: int = 1000, **more: object) -> 
 
 
 def finding(*runs: kh.ProducerRun) -> str:
-    return words.finding(kh.Results(Path("nowhere"), {}, list(runs)))
+    return report.finding(kh.Results(Path("nowhere"), {}, list(runs)))
 
 
 def test_the_finding_says_what_was_measured():
@@ -233,5 +233,5 @@ def test_the_finding_counts_the_runs_it_rests_on():
 def test_an_incomplete_run_is_named_with_the_reason():
     run = a_run("sync", 1.0, errors={"_MSG_TIMED_OUT": 2}, stopped="no acknowledgement within 5 s")
     run.batches[0].acknowledged, run.batches[0].failed = 998, 2
-    (said,) = words.incomplete([run])
+    (said,) = report.incomplete([run])
     assert said.startswith("Run 1 (sync) is incomplete: 998 messages acknowledged, 2 failed (message timed out: 2)")

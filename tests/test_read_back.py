@@ -7,7 +7,7 @@ from confluent_kafka import Producer
 
 import harness.read_back
 import kafka_helpers as kh
-from harness.warm_up import WARM_UP
+from harness.measurement import WARM_UP
 
 
 def send(kafka, topic, *messages):

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kafka_helpers as kh
-from harness.compare import approx, drift, median_interval, pair_ratios, summarize
 from harness.errors import ResultsError, RunInterrupted
+from harness.report import approx, drift, median_interval, pair_ratios, summarize
 from harness.runs import INTERRUPTED, outcome
 
 

@@ -7,8 +7,8 @@ import pytest
 from confluent_kafka import Producer
 
 from harness.client import connect
-from harness.statistics import Network
-from harness.warm_up import await_statistics
+from harness.measurement import await_statistics
+from harness.network import Network
 
 
 def text(step, brokers=2, **more):

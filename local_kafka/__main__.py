@@ -1,0 +1,5 @@
+import sys
+
+from local_kafka import main
+
+sys.exit(main())
