@@ -30,11 +30,11 @@ from confluent_kafka.aio import AIOProducer
 
 import kafka_helpers as kh
 from harness.client import connect
-from harness.config import MEASURED_SETTINGS, producer_settings
+from harness.config import MEASURED_SETTINGS, producer_settings, quiet_logger
 from harness.measurement import WARM_UP, measured, warm_up
 from harness.read_back import read_back
 from harness.runs import ProducerRun, checked, rounds
-from local_kafka import LocalKafka, quiet_logger
+from local_kafka import LocalKafka
 
 ROUND_TRIPS_MS = (5, 0, 20, 1, 50, 2, 10)  # not in order, so that a drift doesn't look like an effect
 WAITS = (1, 2, 5, 10, 50, 100, 500, 2_000, 10_000)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from confluent_kafka.admin import AdminClient
 
 from harness.client import connect
-from harness.config import check_choice, load_config, producer_settings, shown_settings
+from harness.config import ClientConfig, check_choice, load_config, producer_settings, shown_settings
 from harness.errors import ConfigError
 from harness.topics import metadata, topic_metadata
-from local_kafka import KAFKA_VERSION, ClientConfig, LocalKafka, simulated_cluster
 
 
 @dataclass
@@ -54,6 +53,9 @@ def open_cluster(choice: str = "auto", *, rtt_ms: int = 25) -> Cluster:
     elif choice == "cloud":
         raise ConfigError("No credentials found: copy client.properties.example to client.properties and fill it in.")
     else:
+        # only here, so that with credentials neither Java nor its packages have to be there
+        from local_kafka import KAFKA_VERSION, LocalKafka, simulated_cluster
+
         if choice == "simulated":
             started, kind = simulated_cluster(rtt_ms), f"simulated cluster, round trip {rtt_ms} ms"
         elif choice == "distant":
@@ -61,7 +63,7 @@ def open_cluster(choice: str = "auto", *, rtt_ms: int = 25) -> Cluster:
             kind = f"distant Apache Kafka {KAFKA_VERSION} (on this machine, {rtt_ms} ms away)"
         else:
             started, kind = LocalKafka(), f"local Apache Kafka {KAFKA_VERSION}"
-        cluster = Cluster(kind, _opened.enter_context(started).config, _opened.close)
+        cluster = Cluster(kind, ClientConfig(_opened.enter_context(started).config), _opened.close)
     print(f"Cluster: {cluster.kind}.")
     return cluster
 

@@ -5,6 +5,7 @@ What is wrong is said without repeating what a file holds.
 
 import difflib
 import io
+import logging
 import math
 import os
 import re
@@ -16,7 +17,23 @@ import dotenv.parser
 from confluent_kafka import Producer
 
 from harness.errors import ConfigError
-from local_kafka import ClientConfig, quiet_logger
+
+
+class ClientConfig(dict):
+    """A client configuration that a notebook can show without giving the secret away."""
+
+    def __repr__(self) -> str:
+        return f"<client configuration: {', '.join(self)}; values hidden>"
+
+
+def quiet_logger() -> logging.Logger:
+    """A logger that keeps the client library's log lines off the screen; errors are reported where they are met."""
+    logger = logging.getLogger("kafka.client")
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger
+
 
 # What begins like this is left out. The console's file may hold the first five, for other programs: a Producer refuses
 # them or warns of them. With the last one, reports of successes would not come, and no message could be accounted for.

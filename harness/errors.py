@@ -1,6 +1,11 @@
 """The errors a user meets; the message of each is a sentence that says what is wrong and what to do."""
 
-from local_kafka import PlainError
+
+class PlainError(RuntimeError):
+    """An error whose message is a sentence for the user; a notebook shows that sentence alone."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks an exception for this
+        return [f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(PlainError):
