@@ -1,5 +1,6 @@
 """The figures of both notebooks: their style, and what they show."""
 
+import contextlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
@@ -46,7 +47,8 @@ def show_figure(figure: Figure, name: str, caption: str, folder: Path | None = N
     png = BytesIO()
     figure.savefig(png, format="png", dpi=100, metadata={"Software": None})
     if folder:
-        (folder / f"{name}.png").write_bytes(png.getvalue())
+        with contextlib.suppress(OSError):  # it is shown all the same
+            (folder / f"{name}.png").write_bytes(png.getvalue())
     display(Image(png.getvalue(), alt=caption), Markdown(f"*{caption}*"))
 
 
