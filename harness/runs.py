@@ -1,7 +1,7 @@
 """What one producer's run has measured."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 import pandas as pd
 
@@ -20,6 +20,7 @@ class BatchTiming:
         elapsed_s: the time its sender spent on it, from its first ``produce()`` until the next batch may begin.
         delivered_s: from its first ``produce()`` to the report on its last message, which ``poll`` or ``flush`` serves.
         acknowledged, failed: what became of the messages.
+        started_s: from the run's first ``produce()`` to this batch's first.
     """
 
     messages: int
@@ -27,6 +28,7 @@ class BatchTiming:
     delivered_s: float = 0.0
     acknowledged: int = 0
     failed: int = 0
+    started_s: float = 0.0
 
 
 @dataclass
@@ -141,7 +143,7 @@ def batches_frame(runs: Iterable[ProducerRun]) -> pd.DataFrame:
 
     Columns: ``run``, ``mode``, ``batch`` (from 1) and what :class:`BatchTiming` has.
     """
-    columns = ["run", "mode", "batch", "messages", "elapsed_s", "delivered_s", "acknowledged", "failed"]
+    columns = ["run", "mode", "batch", *(column.name for column in fields(BatchTiming))]
     rows = [
         {"run": run, "mode": each.mode, "batch": batch, **asdict(timing)}
         for run, each in enumerate(runs, start=1)
