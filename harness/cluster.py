@@ -2,13 +2,13 @@
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from confluent_kafka.admin import AdminClient
 
 from harness.client import connect
-from harness.config import ClientConfig, check_choice, load_config, producer_settings, shown_settings
+from harness.config import ClientConfig, check_choice, producer_settings, shown_settings
 from harness.errors import ConfigError
 from harness.topics import metadata, topic_metadata
 
@@ -35,12 +35,13 @@ class Cluster:
 _opened = contextlib.ExitStack()  # of the cluster that was opened last
 
 
-def open_cluster(choice: str = "auto", *, rtt_ms: int = 25) -> Cluster:
+def open_cluster(choice: str = "auto", config: Mapping[str, str] | None = None, *, rtt_ms: int = 25) -> Cluster:
     """Find or start a cluster, and say in a line which it is. One that was opened before is closed first.
 
     Args:
         choice: ``auto`` takes credentials if there are any, else a local Kafka; or ``cloud``, ``local``, ``distant``
             (three local brokers behind a round trip) or ``simulated`` (the client's own mock cluster).
+        config: credentials, as from ``load_config``; None where there are none.
         rtt_ms: the round trip of a distant or simulated cluster, in milliseconds.
 
     Raises:
@@ -51,10 +52,10 @@ def open_cluster(choice: str = "auto", *, rtt_ms: int = 25) -> Cluster:
     _opened.close()  # before anything is judged: a wrong parameter must not leave the old cluster in use
     _opened = stack = contextlib.ExitStack()
     check_choice(choice)
-    config = load_config() if choice in ("auto", "cloud") else None
     if choice == "cloud" and config is None:
         raise ConfigError("No credentials found: copy client.properties.example to client.properties and fill it in.")
-    cluster = _configured(ClientConfig(config), stack) if config else _started(choice, rtt_ms, stack)
+    given = ClientConfig(config) if config and choice in ("auto", "cloud") else None
+    cluster = _configured(given, stack) if given else _started(choice, rtt_ms, stack)
     stack.callback(cluster.config.clear)
     print(f"Cluster: {cluster.name}.")
     return cluster

@@ -131,7 +131,8 @@ def test_committed_numbers_are_those_of_the_saved_run(committed, tmp_path):
 
 def test_a_reader_who_divides_printed_numbers_gets_the_printed_ratio(committed):
     answer = texts(committed)[0]
-    factor, fast, slow = re.search(r"about ([\d.,]+) times as fast: .* in ([\d.]+) s, .* in ([\d.]+) s", answer).groups()
+    found = re.search(r"about ([\d.,]+) times as fast: .* in ([\d.]+) s, .* in ([\d.]+) s", answer)
+    factor, fast, slow = found.groups()
     assert report.approx(float(slow) / float(fast)) == factor
     summary = report.summarize(kh.load_results(ROOT / saved_folder(committed)).runs)
     for each in summary.values():
