@@ -202,40 +202,7 @@ def test_broker_killed_for_good(victim: LocalKafka) -> None:
         assert outcome.run.failed and outcome.run.stopped == "no acknowledgement within 10 s"
 
 
-# --- The network is bad ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.long
-def test_connections_reset_again_and_again() -> None:
-    with LocalKafka(distance_ms=0.1) as kafka:
-        topic = new_topic(kafka.config)
-        resets, ended = [], threading.Event()
-
-        def reset_repeatedly() -> None:
-            while len(resets) < 8 and not ended.wait(0.7):
-                resets.append(kafka.reset_connections())
-
-        thread = threading.Thread(target=reset_repeatedly)
-        outcomes = both_at_once(thread.start, kafka.config, topic, counts=(400_000, 8_000))
-        ended.set()
-        thread.join()
-        print(f"\n{resets} connections reset")
-        assert sum(map(bool, resets)) >= 4
-        for outcome in outcomes:
-            check(outcome, kafka.config, topic)
-            assert outcome.run.complete
-
-
 # --- The client's own limits -----------------------------------------------------------------------------------------
-
-
-@both
-def test_queue_full(kafka: LocalKafka, topic: str, produce: Callable) -> None:
-    config = {**kafka.config, "queue.buffering.max.messages": "500"}
-    outcome = produce_with(lambda: None, produce, config, topic, count=20_000 if produce is produce_async else 2_000)
-    check(outcome, config, topic)
-    assert outcome.run.complete
-    assert (outcome.run.queue_full > 0) == (outcome.run.mode == "async")
 
 
 @both

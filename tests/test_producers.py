@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 import kafka_helpers as kh
-from harness.errors import ClusterError, ConfigError
+from harness.errors import ConfigError
 from harness.measurement import measured
 from harness.runs import INTERRUPTED, outcome
 from local_kafka import LocalKafka, simulated_cluster
@@ -152,20 +152,6 @@ def test_delivery_timeout_has_to_be_a_time_that_the_client_can_be_given(kafka, t
         produce(kafka.config, topic, messages(1), delivery_timeout_s=seconds)
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [("retries", "0"), ("colour", "blue"), ("acks.late", "1"), ("queue.buffering.max.ms", "-1")],
-)
-def test_a_setting_that_the_client_refuses_is_named(kafka, topic, setting, value):
-    with pytest.raises(ClusterError, match=f"The Kafka client can't be set up: it refuses the setting.* {setting}"):
-        kh.produce_async(kafka.config | {setting: value}, topic, messages(1))
-
-
-def test_a_setting_is_named_where_the_client_calls_it_otherwise(kafka, topic):
-    with pytest.raises(ClusterError, match=r"refuses the setting queue\.buffering\.max\.ms;"):
-        kh.produce_async(kafka.config | {"linger.ms": "soon"}, topic, messages(1))
-
-
 @pytest.mark.parametrize("produce", PRODUCERS)
 def test_an_error_of_the_messages_themselves_comes_out_as_it_is(kafka, topic, produce):
     error = KafkaException(KafkaError(KafkaError._APPLICATION, "from the caller's own source"))
@@ -181,22 +167,6 @@ def test_an_error_of_the_messages_themselves_comes_out_as_it_is(kafka, topic, pr
     before = kh.end_offsets(kafka.config, topic)
     time.sleep(0.3)
     assert kh.end_offsets(kafka.config, topic) == before
-
-
-@pytest.mark.parametrize(
-    ("num_messages", "batch_size", "said"),
-    [
-        (0, 1, "num_messages"),
-        (-5, 1, "num_messages"),
-        (2.0, 1, "num_messages"),
-        (10, 0, "batch_size"),
-        (10, 11, "batch_size"),
-    ],
-)
-def test_parameters_of_the_notebook(num_messages, batch_size, said):
-    with pytest.raises(ConfigError, match=said):
-        kh.check_parameters(num_messages, batch_size)
-    kh.check_parameters(10, 10)
 
 
 def test_ensure_topic_twice_and_with_partitions(kafka):
