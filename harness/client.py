@@ -130,14 +130,18 @@ class StopButton:
 
     def __enter__(self) -> "StopButton":
         in_main = threading.current_thread() is threading.main_thread()  # the only one that is interrupted
-        self._installed = in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        # Also in the place of asyncio's and a notebook's own handler, which would wait for this code to end; but not of
+        # another stop button, whose owner answers for the stop.
+        self._before = signal.getsignal(signal.SIGINT)
+        another = isinstance(getattr(self._before, "__self__", None), StopButton)
+        self._installed = in_main and callable(self._before) and not another
         if self._installed:
             signal.signal(signal.SIGINT, self._press)
         return self
 
     def __exit__(self, kind: type | None, *_) -> None:
         if self._installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, self._before)
         if kind is None:
             self.check()
 

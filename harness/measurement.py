@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from time import perf_counter
+from typing import Any
 
 import numpy
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -28,20 +29,24 @@ PRIMER = b"primer"  # its key, too: a compacted topic refuses a message without 
 def prime(connection: Connection, topic: str) -> int:
     """Send a message to each partition, and return how many that are."""
     producer: Producer = connection.client
-    partitions = topic_metadata(connection, topic).partitions
-    failures: list[KafkaError] = []
-    unconcluded, deadline = len(partitions), time.monotonic() + CONNECT_TIMEOUT_S
+    partitions = list(topic_metadata(connection, topic).partitions)
+    left, failures, deadline = partitions.copy(), [], time.monotonic() + CONNECT_TIMEOUT_S
+
+    def report(error: KafkaError | None, _message: Message) -> None:
+        if error:
+            failures.append(error)
+
     try:
-        for partition in partitions:
-            producer.produce(
-                topic, PRIMER, PRIMER, partition, on_delivery=lambda error, _: error and failures.append(error)
-            )
-        while unconcluded and not failures and time.monotonic() < deadline:
-            unconcluded = producer.flush(0.5)
+        while (left or len(producer)) and not failures and time.monotonic() < deadline:
+            with contextlib.suppress(BufferError):  # the queue is full: the rest once there is room
+                while left:
+                    producer.produce(topic, PRIMER, PRIMER, left[-1], on_delivery=report)
+                    left.pop()
+            producer.flush(0.5)
             connection.stop.check()
     except (KafkaException, SystemError) as error:
         failures.append(client_error(error))
-    if failures or unconcluded:
+    if failures or left or len(producer):
         said = failures[0] if failures else ""
         raise ClusterError(f"The topic {topic} can't be written to: {explain(said, connection.heard)}.")
     return len(partitions)
@@ -83,9 +88,8 @@ def measured(mode: str, config: Mapping[str, str], topic: str, delivery_timeout_
         KeyboardInterrupt: the user pressed the stop button before the block; in the block, it is noted in the result.
     """
     check_seconds("delivery_timeout_s", delivery_timeout_s)
-    settings = producer_settings(config)
-    settings["delivery.timeout.ms"] = round(delivery_timeout_s * 1000)
-    settings["statistics.interval.ms"] = round(INTERVAL_S * 1000)
+    times_ms = {"delivery.timeout.ms": delivery_timeout_s * 1000, "statistics.interval.ms": INTERVAL_S * 1000}
+    settings = producer_settings(config) | {name: str(round(ms)) for name, ms in times_ms.items()}
     network = Network()
     with connect(Producer, settings, stats_cb=network.take) as connection:
         sent = prime(connection, topic)
@@ -115,7 +119,7 @@ class Measurement:
     """
 
     def __init__(self, mode: str, producer: Producer, topic: str, delivery_timeout_s: float):
-        self.producer = producer
+        self.producer: Any = producer  # until it is concluded
         self.result = ProducerRun(mode)
         self._topic, self._delivery_timeout_s = topic, delivery_timeout_s
         self._batches: list[tuple[BatchTiming, array, float]] = []  # each with its messages' waits, and its start
@@ -134,7 +138,7 @@ class Measurement:
     def start_batch(self, count: int, started: float) -> tuple[BatchTiming, Report]:
         """A new batch, and the delivery report that the client calls for each of its messages."""
         timing = BatchTiming(count)
-        waits = array("f")  # seconds from produce() to the report, for each message that arrived
+        waits: array = array("f")  # seconds from produce() to the report, for each message that arrived
         left = count  # reports that are still to come
         self._batches.append((timing, waits, started))
 
@@ -216,6 +220,6 @@ class Measurement:
             last = max(started + timing.delivered_s for timing, _, started in self._batches)
             result.elapsed_s = last - self._batches[0][2]
         if result.acknowledged:
-            waits = numpy.concatenate([waits for _, waits, _ in self._batches])
-            result.wait_quantiles_s = numpy.quantile(waits, numpy.linspace(0, 1, 201)).tolist()
+            all_waits = numpy.concatenate([waits for _, waits, _ in self._batches])
+            result.wait_quantiles_s = numpy.quantile(all_waits, numpy.linspace(0, 1, 201)).tolist()
         self.producer = None  # reports that never came would keep it, and it them

@@ -4,7 +4,7 @@ import time
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 
 import pandas as pd
@@ -55,10 +55,13 @@ def find_messages(
         run_id: array("I", (_checksum(*message) for message in (messages() if callable(messages) else messages)))
         for run_id, messages in sent.items()
     }
-    excused = {run_id: {identify(value)[1] for _, value in failed} for run_id, failed in (undelivered or {}).items()}
+    excused = {
+        run_id: {identify(value or b"")[1] for _, value in failed} for run_id, failed in (undelivered or {}).items()
+    }
     copies = {run_id: bytearray(len(expected)) for run_id, expected in checksums.items()}
     latest: dict[tuple, int] = {}  # of a run's messages of a key in a partition
-    duplicated, damaged, out_of_order, foreign = Counter(), Counter(), Counter(), 0
+    duplicated, damaged, out_of_order = (Counter[str]() for _ in range(3))
+    foreign = 0
     with closing(_read_all(config, topic, start or {})) as found:
         for partition, key, value in found:
             if value == PRIMER:
@@ -99,7 +102,7 @@ def _checksum(key: bytes | None, value: bytes | None) -> int:
     return zlib.crc32(value or b"", zlib.crc32(key or b""))
 
 
-def _read_all(config: Mapping[str, str], topic: str, start: Mapping[int, int]) -> Iterator[tuple]:
+def _read_all(config: Mapping[str, str], topic: str, start: Mapping[int, int]) -> Generator[tuple, None, None]:
     """Partition, key and value of every message from ``start`` to what was the topic's end when this was called."""
     spans = {
         number: (max(oldest, start.get(number, 0)), end) for number, (oldest, end) in offsets(config, topic).items()

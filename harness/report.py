@@ -238,7 +238,7 @@ def accounted(accounts: pd.DataFrame | None) -> tuple[bool, str]:
         return False, f"The accounts do not hold for run {bad}: do not use its numbers."
     arrived = f"All {accounts['acknowledged'].sum():,} acknowledged messages arrived"
     said = [f"{arrived}: none missing, duplicated, damaged or out of order"]
-    if failed := accounts["failed"].sum():
+    if failed := int(accounts["failed"].sum()):
         said.append(f"{counted(failed, 'message')} failed, and {'is' if failed == 1 else 'are'} known")
     if foreign := accounts.attrs.get("foreign"):
         said.append(f"{counted(foreign, 'message')} of other runs or programs left out")

@@ -66,8 +66,9 @@ async def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
 
     def press(*_) -> None:
         """Ctrl-C: interrupt the kernel, which has a session of its own; the second time, end it."""
-        if presses or client.code_cells_executed:
-            end = kernel.shutdown_kernel(now=True) if presses else kernel.interrupt_kernel()
+        if len(presses) < 2 and (presses or client.code_cells_executed):
+            # not shutdown_kernel(), which can't stand being called while it is under way
+            end = kernel.provisioner.kill() if presses else kernel.interrupt_kernel()
             asyncio.run_coroutine_threadsafe(end, loop)
         presses.append(True)
 

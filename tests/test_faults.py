@@ -57,16 +57,16 @@ def produce_with(
     """Produce messages, and let ``fault`` happen when ten batches have been handed over."""
     run_id = run_id or uuid.uuid4().hex
     messages = messages or make_messages(run_id, count)
-    batches, began = 0, 0.0
+    began = 0.0
 
-    def progress(_count: int) -> None:
-        nonlocal batches, began
-        batches += 1
-        if batches == 10:
-            fault()
-            began = time.monotonic()
+    def with_fault() -> Iterator[tuple[bytes, bytes]]:
+        nonlocal began
+        yield from messages[: 10 * BATCH]
+        fault()
+        began = time.monotonic()
+        yield from messages[10 * BATCH :]
 
-    run = produce(config, topic, messages, batch_size=BATCH, progress=progress, **options)
+    run = produce(config, topic, with_fault(), batch_size=BATCH, **options)
     return Outcome(run, run_id, messages, time.monotonic() - began)
 
 
@@ -108,7 +108,7 @@ def check(outcome: Outcome, config: dict[str, str], topic: str) -> None:
     (row,) = found.to_dict("records")  # and no row for messages that belong to no run
     print(row)
     assert row["expected"] == run.acknowledged <= row["received"]
-    assert row["missing"] == row["duplicated"] == row["damaged"] == 0
+    assert row["missing"] == row["duplicated"] == row["damaged"] == row["out_of_order"] == 0
 
 
 def longest_wait(run: ProducerRun) -> float:
@@ -133,10 +133,14 @@ def test_only_broker_killed_and_started_again(victim: LocalKafka) -> None:
         kill(victim)
         later(4, lambda: victim.start_broker(0))
 
-    for outcome in both_at_once(fault, victim.config, topic):
+    for outcome in both_at_once(fault, victim.config, topic, counts=(4_000, 2_000)):
         check(outcome, victim.config, topic)
         assert outcome.run.complete
         assert longest_wait(outcome.run) > 4
+        # Requests are counted on, though the broker's counters begin at 0 again; those of the last 0.2 s before it was
+        # killed are never told.
+        if outcome.run.mode == "sync":
+            assert 0.8 < outcome.run.network["produce_requests"] / outcome.run.acknowledged < 1.1
 
 
 def test_broker_frozen_for_five_seconds(victim: LocalKafka) -> None:
@@ -198,40 +202,7 @@ def test_broker_killed_for_good(victim: LocalKafka) -> None:
         assert outcome.run.failed and outcome.run.stopped == "no acknowledgement within 10 s"
 
 
-# --- The network is bad ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.long
-def test_connections_reset_again_and_again() -> None:
-    with LocalKafka(distance_ms=0.1) as kafka:
-        topic = new_topic(kafka.config)
-        resets, ended = [], threading.Event()
-
-        def reset_repeatedly() -> None:
-            while len(resets) < 8 and not ended.wait(0.7):
-                resets.append(kafka.reset_connections())
-
-        thread = threading.Thread(target=reset_repeatedly)
-        outcomes = both_at_once(thread.start, kafka.config, topic, counts=(400_000, 8_000))
-        ended.set()
-        thread.join()
-        print(f"\n{resets} connections reset")
-        assert sum(map(bool, resets)) >= 4
-        for outcome in outcomes:
-            check(outcome, kafka.config, topic)
-            assert outcome.run.complete
-
-
 # --- The client's own limits -----------------------------------------------------------------------------------------
-
-
-@both
-def test_queue_full(kafka: LocalKafka, topic: str, produce: Callable) -> None:
-    config = {**kafka.config, "queue.buffering.max.messages": "500"}
-    outcome = produce_with(lambda: None, produce, config, topic, count=20_000 if produce is produce_async else 2_000)
-    check(outcome, config, topic)
-    assert outcome.run.complete
-    assert (outcome.run.queue_full > 0) == (outcome.run.mode == "async")
 
 
 @both
@@ -283,11 +254,11 @@ def test_five_million_messages(kafka: LocalKafka, topic: str) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    times = []
-    run = produce_async(kafka.config, topic, messages(), progress=lambda _: times.append(time.perf_counter()))
+    run = produce_async(kafka.config, topic, messages())
     ended.set()
     watcher.join()
     grown = (max(sizes) - at_first) / 1e6
+    times = [batch.started_s for batch in run.batches]
     tenth = len(times) // 10
     first, last = ((part[-1] - part[0]) / (len(part) - 1) / 500 for part in (times[:tenth], times[-tenth:]))
     print(f"\n{run}: {run.response_rate:,.0f} messages/s, queue full {run.queue_full:,} times, memory +{grown:.0f} MB")
@@ -297,5 +268,7 @@ def test_five_million_messages(kafka: LocalKafka, topic: str) -> None:
     found = read_back(kafka.config, topic, {run_id: messages()})
     (row,) = found.to_dict("records")
     print(row)
-    assert row["received"] == count and row["missing"] == row["duplicated"] == row["damaged"] == 0
+    assert (
+        row["received"] == count and row["missing"] == row["duplicated"] == row["damaged"] == row["out_of_order"] == 0
+    )
     admin(kafka.config).delete_topics([topic])  # a gigabyte

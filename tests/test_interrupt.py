@@ -1,36 +1,27 @@
 """The stop button, and a process that dies: it ends within two seconds, and what was measured is there."""
 
+import asyncio
 import gc
-import itertools
-import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 from brokers import freeze, new_topic, thaw
 
-import harness.read_back
 from harness.measurement import measured
 from harness.runs import INTERRUPTED, ProducerRun, checked
 from kafka_helpers import (
-    BatchTiming,
-    Results,
-    RunInterrupted,
-    accounts,
-    batches_frame,
-    decode,
     end_offsets,
     ensure_topic,
     load_results,
@@ -38,6 +29,7 @@ from kafka_helpers import (
     produce_async,
     produce_sync,
     read_back,
+    reconcile,
     warm_up,
 )
 from local_kafka import LocalKafka
@@ -89,19 +81,32 @@ def no_collector_callbacks() -> Iterator[None]:
     gc.callbacks[:] = before
 
 
+def then(messages: list, number: int, action: Callable[[], object]) -> Iterator[tuple[bytes, bytes]]:
+    """The messages; the action happens when so many have been handed over, between two batches."""
+    yield from messages[:number]
+    action()
+    yield from messages[number:]
+
+
 def stopped(
-    produce: Callable, *arguments: object, after_s: float, first: Callable = lambda: None, **more: object
+    produce: Callable,
+    config: dict,
+    topic: str,
+    messages: list,
+    *,
+    after_s: float,
+    first: Callable = lambda: None,
+    batch_size: int = 500,
 ) -> ProducerRun:
     """The run of a producer whose button is pressed some seconds after its first batch."""
     buttons: list[StopButton] = []
 
-    def progress(_count: int) -> None:
-        if not buttons:
-            first()
-            buttons.append(StopButton(after_s))
-            buttons[0].__enter__()  # on a busy machine, it may be pressed already in there
+    def press() -> None:
+        first()
+        buttons.append(StopButton(after_s))
+        buttons[0].__enter__()  # on a busy machine, it may be pressed already in there
 
-    run = produce(*arguments, progress=progress, **more)
+    run = produce(config, topic, then(messages, batch_size, press), batch_size=batch_size)
     buttons[0].__exit__()
     return run
 
@@ -125,7 +130,7 @@ def check(run: ProducerRun, messages: list, config: dict[str, str], topic: str, 
     (row,) = found.to_dict("records")
     print(f"{run}; {run.errors}; {row}")
     assert row["missing"] == row["duplicated"] == row["damaged"] == 0 and row["expected"] == run.acknowledged
-    assert accounts([replace(run, run_id=run_id)], found)["holds"].all()
+    assert reconcile([replace(run, run_id=run_id)], found)["holds"].all()
     with pytest.raises(KeyboardInterrupt):  # what rests on the run ends with it
         checked(run)
 
@@ -142,48 +147,6 @@ def test_while_connecting(kafka: LocalKafka, call: Callable) -> None:
             call(config, "any", [])
 
 
-# In a network of its own, where a name server hears and never answers. Only Linux can do that.
-SILENT_NAME_SERVER = """
-import fcntl, os, signal, socket, struct, subprocess, sys, threading, time
-import kafka_helpers as kh
-with open("resolv.conf", "w") as file:
-    file.write("nameserver 127.0.0.1")
-subprocess.run(["mount", "--bind", file.name, "/etc/resolv.conf"], check=True)
-server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-fcntl.ioctl(server, 0x8914, struct.pack("16sh", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
-server.bind(("127.0.0.1", 53))
-def press():
-    global pressed
-    assert server.recv(512), "the name has been asked for"
-    pressed = time.monotonic()
-    os.kill(os.getpid(), signal.SIGINT)
-threading.Timer(1, press).start()
-try:
-    kh.produce_async({"bootstrap.servers": "broker.example.org:9092"}, "any", [])
-except KeyboardInterrupt:
-    print(time.monotonic() - pressed)
-"""
-APART = ["unshare", "--map-root-user", "--mount", "--net", "--"]
-
-
-@pytest.mark.skipif(
-    not shutil.which("unshare") or bool(subprocess.run([*APART, "true"], stderr=subprocess.DEVNULL).returncode),
-    reason="no network of its own can be had here",
-)
-def test_while_a_name_is_looked_up(tmp_path: Path) -> None:
-    """The system waits ten seconds for a name server that doesn't answer, and the client with it."""
-    done = subprocess.run(
-        [*APART, sys.executable, "-c", SILENT_NAME_SERVER],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert not done.returncode and not done.stderr, done.stderr
-    print(f"\nended {float(done.stdout):.2f} s after the button was pressed")
-    assert float(done.stdout) < 4
-
-
 @both
 def test_while_warming_up(kafka: LocalKafka, topic: str, produce: Callable, frozen: Callable) -> None:
     """The connection is up, and then the cluster stops to answer."""
@@ -191,26 +154,6 @@ def test_while_warming_up(kafka: LocalKafka, topic: str, produce: Callable, froz
         threading.Timer(0.25, frozen).start()
         while True:
             produce(kafka.config, topic, [])
-
-
-@both
-def test_while_producing(kafka: LocalKafka, topic: str, produce: Callable) -> None:
-    run_id = uuid.uuid4().hex
-    messages = make_messages(run_id, 100_000)
-    run = stopped(produce, kafka.config, topic, messages, after_s=0.05)
-    check(run, messages, kafka.config, topic, run_id)
-    assert run.submitted < len(messages)
-
-
-@both
-def test_while_waiting(kafka: LocalKafka, produce: Callable, frozen: Callable) -> None:
-    """For the acknowledgement of one message (sync), or of all (async), from a broker that is frozen."""
-    run_id, topic = uuid.uuid4().hex, new_topic(kafka.config)
-    messages = make_messages(run_id, 5_000)
-    run = stopped(produce, kafka.config, topic, messages, after_s=1, first=frozen)
-    thaw(kafka)
-    check(run, messages, kafka.config, topic, run_id)
-    assert run.failed and set(run.errors) <= {"_PURGE_QUEUE", "_PURGE_INFLIGHT"}
 
 
 class Pressing(tuple):
@@ -228,49 +171,28 @@ class Pressing(tuple):
 def test_in_the_middle_of_a_batch(kafka: LocalKafka, produce: Callable, frozen: Callable) -> None:
     """What is handed over after the stop, and before the run can end, isn't waited for."""
     topic, messages = new_topic(kafka.config), make_messages("middle", 1_000)
-    messages[500] = Pressing(messages[500])
-    run = produce(kafka.config, topic, messages, progress=lambda _: frozen(), delivery_timeout_s=15)
+    messages[700] = Pressing(messages[700])
+    run = produce(kafka.config, topic, then(messages, 500, frozen), delivery_timeout_s=15)
     assert time.monotonic() - Pressing.pressed < 2
     thaw(kafka)
     check(run, make_messages("middle", 1_000), kafka.config, topic, "middle")
 
 
-@pytest.mark.long
-def test_with_a_full_queue(kafka: LocalKafka, topic: str, frozen: Callable) -> None:
-    run_id = uuid.uuid4().hex
-    messages = make_messages(run_id, 150_000)
-    run = stopped(produce_async, kafka.config, topic, messages, after_s=3, first=frozen)
-    thaw(kafka)
-    assert run.queue_full and run.submitted >= 100_000
-    check(run, messages, kafka.config, topic, run_id)
-
-
-def test_many_times_at_any_moment(kafka: LocalKafka, topic: str) -> None:
-    """The signal is most often noticed when the client calls back; that message must not be lost from the counts."""
-    start = end_offsets(kafka.config, topic)
-    for attempt in range(12):
-        messages = make_messages("often", 10_000)
-        produce = produce_sync if attempt % 4 else produce_async
-        run = stopped(produce, kafka.config, topic, messages, batch_size=10, after_s=0.005 + attempt * 0.0028)
-        end = end_offsets(kafka.config, topic)
-        there = sum(end[partition] - start[partition] - 1 for partition in end)  # but for the warm-up's message
-        print(f"{run}; {run.errors}; {there} in the topic")
-        assert run.acknowledged <= there <= run.submitted
-        start = end
-
-
-@pytest.mark.long
+@pytest.mark.parametrize("times", [2, pytest.param(15, marks=pytest.mark.long)])
 @pytest.mark.parametrize("queue", [500, 100_000])
 @pytest.mark.parametrize("is_frozen", [False, True], ids=["alive", "frozen"])
 @both
-def test_sixty_times_at_any_moment(
-    kafka: LocalKafka, produce: Callable, queue: int, is_frozen: bool, frozen: Callable
+def test_many_times_at_any_moment(
+    kafka: LocalKafka, produce: Callable, queue: int, is_frozen: bool, frozen: Callable, times: int
 ) -> None:
-    """Each within two seconds, and every message accounted for, whatever is queued and whether anyone answers."""
+    """Each within two seconds, and every message accounted for, whatever is queued and whether anyone answers.
+
+    The signal is most often noticed when the client calls back; that message must not be lost from the counts.
+    """
     config = kafka.config | {"queue.buffering.max.messages": str(queue)}
     messages, moments = make_messages("often", 150_000), random.Random(queue)
     within_s = 1.0 if is_frozen or produce is produce_sync else 0.2  # all may be sent soon
-    for _ in range(15):  # of each of the four
+    for _ in range(times):
         topic = new_topic(kafka.config)
         first = frozen if is_frozen else lambda: None
         try:
@@ -308,57 +230,9 @@ def dropped() -> Callable[[], None]:
 @both
 def test_dropped_by_python_while_producing(kafka: LocalKafka, topic: str, produce: Callable, dropped: Callable) -> None:
     messages = make_messages("dropped", 100_000)
-    run = produce(kafka.config, topic, messages, progress=lambda _: (dropped(), gc.collect()))
+    run = produce(kafka.config, topic, then(messages, 500, lambda: (dropped(), gc.collect())))
     check(run, messages, kafka.config, topic, "dropped")
     assert run.submitted < len(messages)
-
-
-def test_dropped_by_python_while_reading_back(kafka: LocalKafka, topic: str, dropped: Callable) -> None:
-    messages, read = make_messages("dropped", 100_000), itertools.count()
-    produce_async(kafka.config, topic, messages)
-
-    def identify(value: bytes) -> tuple[str, int]:
-        next(read)
-        return "dropped", decode(value).sequence
-
-    dropped()
-    with pytest.raises(KeyboardInterrupt):
-        harness.read_back.read_back(kafka.config, topic, {"dropped": messages}, identify=identify)
-    assert next(read) < len(messages) / 2
-
-
-@both
-def test_while_the_last_statistics_are_awaited(kafka: LocalKafka, topic: str, produce: Callable) -> None:
-    """All is acknowledged already: the run is there, and marked as interrupted; nothing rests on it."""
-    for attempt in range(20):  # on a busy machine, acknowledgements can be later than the press
-        run = late(
-            lambda progress: produce(kafka.config, topic, make_messages("late", 10), progress=progress),
-            after_s=0.02 + 0.01 * attempt,
-        )
-        assert run.submitted == 10 and (run.stopped or run.acknowledged == 10)
-        if run.stopped and run.acknowledged == 10:
-            assert run.stopped == INTERRUPTED
-            with pytest.raises(KeyboardInterrupt):
-                checked(run)
-            return
-    pytest.fail("the button was never pressed in time")
-
-
-def late(produce: Callable, after_s: float) -> ProducerRun:
-    """The run of a producer whose button is pressed so long after its only batch, unless it has ended by then."""
-    lock, ended = threading.Lock(), False
-
-    def press() -> None:
-        with lock:
-            if not ended:
-                os.kill(os.getpid(), signal.SIGINT)
-
-    timer = threading.Timer(after_s, press)
-    run = produce(lambda _count: timer.start())
-    with lock:
-        ended = True
-    timer.join()
-    return run
 
 
 def test_while_reading_back(kafka: LocalKafka, topic: str, frozen: Callable) -> None:
@@ -459,7 +333,7 @@ def test_pressed_again_while_it_closes(kafka: LocalKafka, frozen: Callable, how:
     produce_async(kafka.config, topic, messages)
     action = {
         "producing": lambda: produce_async(kafka.config, topic, messages * 10),
-        "frozen": lambda: produce_sync(kafka.config, topic, messages, progress=lambda _: frozen()),
+        "frozen": lambda: produce_sync(kafka.config, topic, then(messages, 500, frozen)),
         "reading back": lambda: read_back(kafka.config, topic, {"again": messages}),
     }[how]
     gc.collect()
@@ -478,17 +352,30 @@ def test_pressed_again_while_it_closes(kafka: LocalKafka, frozen: Callable, how:
         gc.enable()
 
 
-def test_pressed_again_while_it_saves(tmp_path: Path) -> None:
-    """Whatever moment: no draft is left, the next interrupt is raised as usual, and what is there can be loaded."""
-    run = ProducerRun("sync", batches=[BatchTiming(500, 0.1, 0.2, 500, 0) for _ in range(5_000)])
-    results, random_ = Results(tmp_path / "saved", {}, [run]), random.Random(2)
-    results.save()
-    for _ in range(20):
-        presses = random_.choice([1, 1, 3])
-        pressed_again_and_again(results.save, sorted(random_.uniform(0, 0.08) for _ in range(presses)))
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        assert sorted(file.name for file in (tmp_path / "saved").iterdir()) == ["batches.csv", "results.json"]
-        assert len(load_results(tmp_path / "saved").runs[0].batches) == 5_000
+def test_under_asyncio(kafka: LocalKafka, topic: str) -> None:
+    """Which has a handler of its own, as a notebook has for cells with await: it waits for the code that runs."""
+
+    async def main() -> ProducerRun:
+        return stopped(produce_sync, kafka.config, topic, make_messages("asyncio", 100_000), after_s=0.3)
+
+    assert asyncio.run(main()).stopped == INTERRUPTED
+
+
+FOR_EVER = "import atexit, time; atexit.register(time.sleep, 0.8); print('on')\nwhile True: time.sleep(0.1)"
+
+
+def test_twice_in_the_terminal(tmp_path: Path) -> None:
+    """While the kernel that was interrupted is ending, too."""
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(FOR_EVER)]), tmp_path / "for_ever.ipynb")
+    command = [sys.executable, "-m", "harness.run_notebook", str(tmp_path / "for_ever.ipynb")]
+    for tenths in (1, 4, 6, 7):
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+            while run.stdout.readline() != "on\n":
+                assert run.poll() is None
+            for _ in range(2):
+                run.send_signal(signal.SIGINT)
+                time.sleep(tenths / 10)
+            assert run.stdout.read().strip().splitlines()[-1:] in (["Interrupted."], ["Kernel died"])
 
 
 def test_handler_is_as_before(kafka: LocalKafka, topic: str) -> None:
@@ -504,106 +391,22 @@ def test_handler_is_as_before(kafka: LocalKafka, topic: str) -> None:
 # --- What was measured is kept ---------------------------------------------------------------------------------------
 
 
-def test_interrupted_run_is_saved_and_can_be_drawn(kafka: LocalKafka, topic: str, tmp_path: Path) -> None:
-    results = Results(tmp_path / "saved", {"name": "interrupted"})
-    results.add_run(produce_sync(kafka.config, topic, make_messages("whole", 500)))
-    messages = make_messages("stopped", 100_000)
-    broken_off = stopped(produce_sync, kafka.config, topic, messages, after_s=0.3)
-    with pytest.raises(RunInterrupted, match=r"Interrupted after .* messages of run 2. What was measured is in"):
-        results.add_run(broken_off)
-    loaded = load_results(tmp_path / "saved")
-    assert [run.complete for run in loaded.runs] == [True, False]
-    assert loaded.runs[1].acknowledged == broken_off.acknowledged > 0
-    frame = batches_frame(loaded.runs)
-    assert frame[frame.run == 2].acknowledged.sum() == broken_off.acknowledged
-    assert (frame.elapsed_s > 0).all() and (frame.delivered_s > 0).all()
-
-
 SAVE_FOR_EVER = """
 import sys
 from pathlib import Path
 from kafka_helpers import BatchTiming, ProducerRun, Results
 results = Results(Path(sys.argv[1]), {"name": "crash"})
-results.save()
-print("ready", flush=True)
 while True:
-    batches = [BatchTiming(500, 0.1, 0.2, 500, 0) for _ in range(2_000)]
-    results.add_run(ProducerRun("sync", batches=batches))
+    results.add_run(ProducerRun("sync", batches=[BatchTiming(500, 0.1, 0.2, 500, 0) for _ in range(2_000)]))
+    print("saved", flush=True)
 """
 
 
 def test_crash_while_saving_leaves_no_half_file(tmp_path: Path) -> None:
-    """Killed again and again while it saves run after run: what is there can be loaded."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for attempt in range(4):
-        folder = tmp_path / str(attempt)
-        with subprocess.Popen(
-            [sys.executable, "-c", SAVE_FOR_EVER, str(folder)], env=environment, stdout=subprocess.PIPE, text=True
-        ) as saving:
+        command = [sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path / str(attempt))]
+        with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE) as saving:
             saving.stdout.readline()
             time.sleep(0.2 + 0.037 * attempt)
             saving.kill()
-        content = json.loads((folder / "results.json").read_bytes())  # whole, always
-        assert content["environment"] == {"name": "crash"}
-        runs = load_results(folder).runs
-        assert len(runs) == len(content["runs"])
-
-
-# --- The local Kafka -------------------------------------------------------------------------------------------------
-
-HOLD_KAFKA = """
-import time
-from local_kafka import LocalKafka
-with LocalKafka():
-    print("running", flush=True)
-    time.sleep(60)
-"""
-
-
-def gone(folder: str, numbers: list[int], within_s: float = 15) -> float:
-    began = time.monotonic()
-    while Path(folder).exists() or any(map(psutil.pid_exists, numbers)) or named(folder):
-        assert time.monotonic() - began < within_s, (Path(folder).exists(), named(folder))
-        time.sleep(0.05)
-    return time.monotonic() - began
-
-
-def named(folder: str) -> list[int]:
-    """Processes that name the folder in their command line: brokers, tools and the guard."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(folder in word for word in process.info["cmdline"] or ()):
-            found.append(process.pid)
-    return found
-
-
-@pytest.mark.parametrize(
-    ("when", "number"),
-    [
-        ("running", signal.SIGKILL),
-        ("starting", signal.SIGINT),
-        pytest.param("running", signal.SIGINT, marks=pytest.mark.long),
-        pytest.param("starting", signal.SIGKILL, marks=pytest.mark.long),
-    ],
-)
-def test_local_kafka_leaves_nothing_behind(tmp_path: Path, when: str, number: signal.Signals) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD_KAFKA],
-        cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as holder:
-        while when == "running" and holder.stdout.readline() != "running\n":
-            assert holder.poll() is None
-        numbers = []
-        while len(numbers) < 2:  # the broker and the guard
-            assert holder.poll() is None
-            numbers = named(str(tmp_path / "local-kafka-"))
-        (folder,) = map(str, tmp_path.glob("local-kafka-*"))
-        holder.send_signal(number)
-        began = time.monotonic()
-        holder.wait(timeout=15)
-        ended = time.monotonic() - began
-        print(f"\nprocess ended after {ended:.2f} s, nothing was left {gone(folder, numbers):.2f} s later")
+        assert load_results(tmp_path / str(attempt)).runs

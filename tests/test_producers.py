@@ -1,16 +1,17 @@
 """The two producers on a real broker: what they count, time and report."""
 
 import itertools
+import statistics
 import time
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 import kafka_helpers as kh
-from harness.errors import ClusterError, ConfigError
+from harness.errors import ConfigError
 from harness.measurement import measured
 from harness.runs import INTERRUPTED, outcome
-from local_kafka import simulated_cluster
+from local_kafka import LocalKafka, simulated_cluster
 
 PRODUCERS = [kh.produce_async, kh.produce_sync]
 
@@ -29,7 +30,7 @@ def test_counts_and_batches(kafka, topic, produce, count, batch_size, sizes):
     assert [batch.acknowledged for batch in run.batches] == sizes
     assert (run.submitted, run.acknowledged, run.failed, run.errors, run.stopped) == (count, count, 0, {}, "")
     assert run.complete and run.undelivered == []
-    assert sum(kh.end_offsets(kafka.config, topic).values()) == count + 6  # a warm-up message for each partition
+    assert sum(kh.end_offsets(kafka.config, topic).values()) == count + 6  # a primer for each partition
 
 
 @pytest.mark.parametrize("produce", PRODUCERS)
@@ -54,6 +55,8 @@ def test_times_of_sync(kafka, topic):
 def test_times_of_async(kafka, topic):
     run = kh.produce_async(kafka.config, topic, messages(5000), batch_size=500)
     assert all(batch.elapsed_s > 0 for batch in run.batches)
+    starts = [batch.started_s for batch in run.batches]
+    assert starts[0] == 0 and starts == sorted(starts) and starts[-1] < run.elapsed_s
     # The run ends with the last acknowledgement, so the final wait is in its rates.
     assert run.elapsed_s >= max(batch.delivered_s for batch in run.batches)
     assert run.elapsed_s > sum(batch.elapsed_s for batch in run.batches)
@@ -81,7 +84,7 @@ def test_warm_up_is_short_where_the_round_trip_is_long():
         sent = sum(kh.end_offsets(simulated.config, "t").values())
     assert 49 <= round_trip_ms <= 200
     assert round_trip_ms <= message_ms <= 2 * round_trip_ms
-    assert 20_000 < sent < 20_100  # the asynchronous run, and a single round of 2.5 s
+    assert 60_000 < sent < 60_100  # three asynchronous runs, and a few synchronous messages
 
 
 def test_seconds_of_messages_begin_with_the_first():
@@ -101,17 +104,12 @@ def test_requests_are_counted_by_the_client(kafka, topic):
     assert 1 <= run.network["produce_requests"] < 1000
 
 
-def test_progress_is_told_after_each_batch(kafka, topic):
-    told = []
-    kh.produce_async(kafka.config, topic, messages(70), batch_size=30, progress=told.append)
-    assert told == [30, 30, 10]
-
-
 @pytest.mark.parametrize("produce", PRODUCERS)
 def test_full_queue_is_waited_out_and_counted(kafka, topic, produce):
-    run = produce({**kafka.config, "queue.buffering.max.messages": "10"}, topic, messages(500), batch_size=100)
-    assert run.complete and run.acknowledged == 500
-    assert (run.queue_full > 0) == (produce is not kh.produce_sync)
+    for size in ("1", "10"):
+        run = produce({**kafka.config, "queue.buffering.max.messages": size}, topic, messages(500), batch_size=100)
+        assert run.complete and run.acknowledged == 500
+        assert (run.queue_full > 0) == (produce is not kh.produce_sync)
 
 
 @pytest.mark.parametrize("produce", PRODUCERS)
@@ -140,32 +138,18 @@ def test_a_run_whose_counts_do_not_add_up_is_not_complete():
     assert not kh.ProducerRun("async", batches=[kh.BatchTiming(5, 0.1, 0.1)]).complete
 
 
-@pytest.mark.parametrize("size", [0, -1, 1.5, "500", True, None])
+@pytest.mark.parametrize("size", [0, 1.5, "500", True])
 @pytest.mark.parametrize("produce", PRODUCERS)
 def test_batch_size_has_to_be_a_whole_positive_number(kafka, topic, produce, size):
     with pytest.raises(ConfigError, match="batch_size has to be a whole number"):
         produce(kafka.config, topic, messages(1), batch_size=size)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, 1e9, float("nan"), float("inf"), "5", None, True])
+@pytest.mark.parametrize("seconds", [0, 1e9, float("nan"), "5", True])
 @pytest.mark.parametrize("produce", PRODUCERS)
 def test_delivery_timeout_has_to_be_a_time_that_the_client_can_be_given(kafka, topic, produce, seconds):
     with pytest.raises(ConfigError, match="delivery_timeout_s has to be a number of seconds"):
         produce(kafka.config, topic, messages(1), delivery_timeout_s=seconds)
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [("retries", "0"), ("colour", "blue"), ("acks.late", "1"), ("queue.buffering.max.ms", "-1")],
-)
-def test_a_setting_that_the_client_refuses_is_named(kafka, topic, setting, value):
-    with pytest.raises(ClusterError, match=f"The Kafka client can't be set up: it refuses the setting.* {setting}"):
-        kh.produce_async(kafka.config | {setting: value}, topic, messages(1))
-
-
-def test_a_setting_is_named_where_the_client_calls_it_otherwise(kafka, topic):
-    with pytest.raises(ClusterError, match=r"refuses the setting queue\.buffering\.max\.ms;"):
-        kh.produce_async(kafka.config | {"linger.ms": "soon"}, topic, messages(1))
 
 
 @pytest.mark.parametrize("produce", PRODUCERS)
@@ -185,22 +169,6 @@ def test_an_error_of_the_messages_themselves_comes_out_as_it_is(kafka, topic, pr
     assert kh.end_offsets(kafka.config, topic) == before
 
 
-@pytest.mark.parametrize(
-    ("num_messages", "batch_size", "said"),
-    [
-        (0, 1, "num_messages"),
-        (-5, 1, "num_messages"),
-        (2.0, 1, "num_messages"),
-        (10, 0, "batch_size"),
-        (10, 11, "batch_size"),
-    ],
-)
-def test_parameters_of_the_notebook(num_messages, batch_size, said):
-    with pytest.raises(ConfigError, match=said):
-        kh.check_parameters(num_messages, batch_size)
-    kh.check_parameters(10, 10)
-
-
 def test_ensure_topic_twice_and_with_partitions(kafka):
     for partitions in (3, 5):
         kh.ensure_topic(kafka.config, "ensured", partitions=partitions)
@@ -216,12 +184,13 @@ def test_replicated_like_confluent_cloud(kafka3):
         assert produce(kafka3.config, "replicated", itertools.islice(messages(300), 300)).complete
 
 
-@pytest.mark.long  # its cause is tested in test_seconds_of_messages_begin_with_the_first
-def test_warm_up_where_connecting_takes_longer_than_there_is_time():
-    with simulated_cluster(rtt_ms=400) as simulated:
-        kh.ensure_topic(simulated.config, "t")
-        round_trip_ms, message_ms = kh.warm_up(simulated.config, "t", at_most_s=0.001)
-    assert 399 <= round_trip_ms <= message_ms
+@pytest.mark.long
+def test_the_warm_up_foretells_a_run():
+    with LocalKafka() as fresh:
+        kh.ensure_topic(fresh.config, "t")
+        _, message_ms = kh.warm_up(fresh.config, "t")
+        runs = [kh.produce_sync(fresh.config, "t", messages(5_000)) for _ in range(3)]
+    assert 0.5 < statistics.median(run.elapsed_s for run in runs) / 5 / message_ms < 1.5  # a busy machine may change
 
 
 def test_the_users_stop_counts_whatever_else_went_wrong(kafka, topic):

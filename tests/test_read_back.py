@@ -1,24 +1,32 @@
-"""Reading the topic again finds what is missing, doubled or damaged, for every run by itself."""
+"""Reading the topic again finds what is missing, doubled, damaged or out of order, for every run by itself."""
 
+import threading
+import time
+import tracemalloc
 from dataclasses import replace
+from functools import partial
 
-from brokers import new_topic, remove_records
+import pytest
+from brokers import admin, kill, leader, new_topic, remove_records
 from confluent_kafka import Producer
 
-import harness.read_back
 import kafka_helpers as kh
-from harness.measurement import WARM_UP
+from harness.client import connect
+from harness.measurement import PRIMER
+from harness.read_back import find_messages
+from local_kafka import LocalKafka
 
 
 def send(kafka, topic, *messages):
-    producer = Producer(dict(kafka.config))
-    for key, value in messages:
-        producer.produce(topic, value, key)
-    assert producer.flush(10) == 0
+    with connect(Producer, kafka.config) as connection:
+        for key, value in messages:
+            connection.client.produce(topic, value, key)
+        assert connection.client.flush(10) == 0
 
 
 def row(frame, run_id):
-    return frame.set_index("run_id").loc[run_id].to_dict()
+    """What was found of a run, but for what is 0."""
+    return {name: number for name, number in frame.set_index("run_id").loc[run_id].items() if number}
 
 
 def test_all_there(kafka, topic):
@@ -27,7 +35,7 @@ def test_all_there(kafka, topic):
     kh.produce_sync(kafka.config, topic, sent["r2"])
     found = kh.read_back(kafka.config, topic, sent)
     for run in sent:
-        assert row(found, run) == {"expected": 1000, "received": 1000, "missing": 0, "duplicated": 0, "damaged": 0}
+        assert row(found, run) == {"expected": 1000, "received": 1000}
 
 
 def test_missing_doubled_damaged_and_foreign(kafka, topic):
@@ -35,29 +43,28 @@ def test_missing_doubled_damaged_and_foreign(kafka, topic):
     m = list(sent["r"])
     beyond = next(e for e in kh.make_events("r", 11) if e.sequence == 10)
     changed = (m[5][0], kh.encode(replace(kh.decode(m[5][1]), station="Nowhere")))
-    send(
-        kafka,
-        topic,
-        *m[:4],
-        m[2],
-        m[2],
-        (b"other key", m[4][1]),
-        (m[6][0], m[6][1][:-5]),
-        (None, b"\xff"),
-        (b"k", None),
-    )
-    send(kafka, topic, changed, (b"k", kh.encode(beyond)), *kh.make_messages("somebody-else", 50), (None, WARM_UP))
+    send(kafka, topic, *m[:4], m[2], m[2], (b"other key", m[4][1]), changed, (b"k", kh.encode(beyond)))
+    send(kafka, topic, (m[6][0], m[6][1][:-5]), (None, b"\xff"), (b"k", None), (None, PRIMER))
+    send(kafka, topic, *kh.make_messages("somebody-else", 50))
     found = kh.read_back(kafka.config, topic, sent)
     assert row(found, "r") == {"expected": 10, "received": 4, "missing": 6, "duplicated": 2, "damaged": 3}
-    assert row(found, "unknown")["damaged"] == 3
-    assert list(found["run_id"]) == ["r", "unknown"]
+    assert list(found["run_id"]) == ["r"] and found.attrs["foreign"] == 3 + 50
+
+
+def test_order_is_that_of_each_key(kafka):
+    topic = new_topic(kafka.config, partitions=1)
+    m = [(b"key", value) for _, value in kh.make_messages("r", 6)]
+    m[4] = (b"other", m[4][1])
+    send(kafka, topic, *(m[n] for n in (4, 0, 2, 1, 2, 5, 3)))  # 1 and 3 are late; 2 is no first copy, 4 another key's
+    found = kh.read_back(kafka.config, topic, {"r": m})
+    assert row(found, "r") == {"expected": 6, "received": 6, "duplicated": 1, "out_of_order": 2}
 
 
 def test_failed_messages_are_no_loss_but_lost_ones_are(kafka, topic):
     sent = {"r": kh.make_messages("r", 10)}
     send(kafka, topic, *sent["r"][:7])
     found = kh.read_back(kafka.config, topic, sent, undelivered={"r": sent["r"][8:]})
-    assert row(found, "r") == {"expected": 8, "received": 7, "missing": 1, "duplicated": 0, "damaged": 0}
+    assert row(found, "r") == {"expected": 8, "received": 7, "missing": 1}
 
 
 def test_start_leaves_out_what_was_there_before(kafka, topic):
@@ -65,25 +72,41 @@ def test_start_leaves_out_what_was_there_before(kafka, topic):
     start = kh.end_offsets(kafka.config, topic)
     sent = {"r": kh.make_messages("r", 100)}
     kh.produce_async(kafka.config, topic, sent["r"])
-    assert list(kh.read_back(kafka.config, topic, sent, start=start)["run_id"]) == ["r"]
-    assert row(kh.read_back(kafka.config, topic, sent), "unknown")["damaged"] == 20
+    assert kh.read_back(kafka.config, topic, sent, start=start).attrs["foreign"] == 0
+    assert kh.read_back(kafka.config, topic, sent).attrs["foreign"] == 20
 
 
 def test_an_empty_topic(kafka, topic):
     found = kh.read_back(kafka.config, topic, {"r": kh.make_messages("r", 3)})
-    assert row(found, "r") == {"expected": 3, "received": 0, "missing": 3, "duplicated": 0, "damaged": 0}
+    assert row(found, "r") == {"expected": 3, "missing": 3}
 
 
-def test_accounts_hold_only_if_nothing_is_lost(kafka, topic):
+def test_a_run_holds_only_if_nothing_is_lost_whoever_else_writes_to_the_topic(kafka, topic):
     run = kh.ProducerRun("async", "r", [kh.BatchTiming(10, acknowledged=10)])
     sent = {"r": kh.make_messages("r", 10)}
-    send(kafka, topic, *sent["r"][:9])
-    assert not kh.accounts([run], kh.read_back(kafka.config, topic, sent))["holds"].any()
+    send(kafka, topic, *sent["r"][:9], (b"k", b"not json"))
+    assert not kh.reconcile([run], kh.read_back(kafka.config, topic, sent))["holds"].any()
     send(kafka, topic, sent["r"][9])
-    table = kh.accounts([run], kh.read_back(kafka.config, topic, sent))
-    assert table["holds"].all() and table["received"].tolist() == [10]
+    table = kh.reconcile([run], kh.read_back(kafka.config, topic, sent))
+    assert table["holds"].all() and table["received"].tolist() == [10] and table["mode"].tolist() == ["async"]
+    assert table.attrs["foreign"] == 1
+    unread = replace(run, run_id="not looked for")
+    assert kh.reconcile([run, unread], kh.read_back(kafka.config, topic, sent))["holds"].tolist() == [True, False]
     run.batches[0].acknowledged = 9  # a report that never came
-    assert not kh.accounts([run], kh.read_back(kafka.config, topic, sent))["holds"].any()
+    assert not kh.reconcile([run], kh.read_back(kafka.config, topic, sent))["holds"].any()
+
+
+def test_messages_are_made_again_one_run_at_a_time(kafka, topic):
+    """A million messages of 12 runs each would be four gigabytes."""
+    sent = {f"r{number}": partial(kh.make_messages, f"r{number}", 5_000) for number in range(6)}
+    tracemalloc.start()
+    try:
+        found = kh.read_back(kafka.config, topic, sent)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found["missing"].tolist() == [5_000] * 6
+    assert most < 2 * 5_000 * 400  # two runs' messages
 
 
 def test_a_topic_whose_oldest_messages_are_gone(kafka, topic):
@@ -93,10 +116,67 @@ def test_a_topic_whose_oldest_messages_are_gone(kafka, topic):
     sent = {"r": kh.make_messages("r", 1000)}
     kh.produce_async(kafka.config, topic, sent["r"])
     for start in (None, dict.fromkeys(range(6), 0)):
-        found = row(kh.read_back(kafka.config, topic, sent, start=start), "r")
-        assert found == {"expected": 1000, "received": 1000, "missing": 0, "duplicated": 0, "damaged": 0}
-    found = row(kh.read_back(kafka.config, topic, {"old": kh.make_messages("old", 500)}), "old")
-    assert (found["received"], found["missing"]) == (0, 500)
+        assert row(kh.read_back(kafka.config, topic, sent, start=start), "r") == {"expected": 1000, "received": 1000}
+    assert row(kh.read_back(kafka.config, topic, {"old": kh.make_messages("old", 500)}), "old")["missing"] == 500
+
+
+def test_a_topic_that_was_made_anew_is_another_one(kafka):
+    topic = new_topic(kafka.config)
+    kh.produce_async(kafka.config, topic, kh.make_messages("r", 500))
+    start = kh.end_offsets(kafka.config, topic)
+    client = admin(kafka.config)
+    client.delete_topics([topic])[topic].result(15)
+    kh.ensure_topic(kafka.config, topic, partitions=3)
+    with pytest.raises(kh.ClusterError, match="is another one than when the runs began"):
+        kh.read_back(kafka.config, topic, {"r": kh.make_messages("r", 500)}, start=start)
+
+
+def test_an_open_transaction_of_another_program_holds_nothing_up(kafka, topic):
+    with connect(Producer, kafka.config | {"transactional.id": topic}) as connection:
+        connection.client.init_transactions(15)
+        connection.client.begin_transaction()
+        for partition in range(6):
+            connection.client.produce(topic, b"not yet", b"k", partition)
+        connection.client.flush(10)
+        sent = {"r": kh.make_messages("r", 1000)}
+        start = kh.end_offsets(kafka.config, topic)
+        kh.produce_async(kafka.config, topic, sent["r"])
+        found = kh.read_back(kafka.config, topic, sent, start=start)
+        assert row(found, "r") == {"expected": 1000, "received": 1000} and found.attrs["foreign"] == 0
+        connection.client.abort_transaction(15)
+
+
+LITTLE_AT_A_TIME = {"fetch.message.max.bytes": "10000", "queued.min.messages": "1"}
+
+
+@pytest.mark.long
+def test_a_partition_without_a_leader_ends_the_reading_whatever_goes_on_elsewhere():
+    with LocalKafka(3) as three, connect(Producer, three.config) as other:
+        kh.ensure_topic(three.config, "t", partitions=3, replication=1)
+        kh.produce_async(three.config, "t", kh.make_messages("r", 20_000))
+        dead, over = leader(three.config, "t", 0), threading.Event()
+        alive = next(number for number in (1, 2) if leader(three.config, "t", number) != dead)
+
+        def traffic():
+            while not over.wait(0.05):
+                other.client.produce("t", b"foreign", b"k", alive)
+                other.client.poll(0)
+
+        def identify(_value):
+            if three.processes[dead].poll() is None:
+                kill(three, dead)
+            raise ValueError
+
+        thread = threading.Thread(target=traffic)
+        thread.start()
+        try:
+            began = time.monotonic()
+            with pytest.raises(kh.ClusterError, match="can't be read to its end"):
+                find_messages(three.config | LITTLE_AT_A_TIME, "t", {}, identify=identify)
+            assert time.monotonic() - began < 60
+        finally:
+            over.set()
+            thread.join()
 
 
 def test_messages_that_are_removed_while_the_topic_is_read(kafka, topic):
@@ -105,7 +185,6 @@ def test_messages_that_are_removed_while_the_topic_is_read(kafka, topic):
     kh.produce_async(kafka.config, topic, messages)
     end = kh.end_offsets(kafka.config, topic)
     left = {number: 100 * number for number in end}  # of partition 0, nothing
-    little_at_a_time = {"fetch.message.max.bytes": "10000", "queued.min.messages": "1"}
 
     def read(at_first):
         seen = []
@@ -116,8 +195,8 @@ def test_messages_that_are_removed_while_the_topic_is_read(kafka, topic):
             seen.append(kh.decode(value).sequence)
             return "r", seen[-1]
 
-        found = harness.read_back.read_back(kafka.config | little_at_a_time, topic, {"r": messages}, identify=identify)
-        return row(found, "r"), set(seen)
+        found = find_messages(kafka.config | LITTLE_AT_A_TIME, topic, {"r": messages}, identify=identify)
+        return found.iloc[0], set(seen)
 
     found, seen = read(lambda: remove_records(kafka.config, topic, {n: end[n] - left[n] for n in end}))
     assert found["received"] == len(seen) < 20_000 and found["missing"] == 20_000 - len(seen)
@@ -127,7 +206,7 @@ def test_messages_that_are_removed_while_the_topic_is_read(kafka, topic):
 
 
 def test_a_compacted_topic(kafka):
-    """It refuses messages without a key; the warm-up's has one."""
+    """It refuses messages without a key; the primer has one."""
     topic = new_topic(kafka.config, **{"cleanup.policy": "compact"})
     sent = {mode: kh.make_messages(mode, 300) for mode in ("async", "sync")}
     assert kh.produce_async(kafka.config, topic, sent["async"]).complete

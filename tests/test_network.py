@@ -16,6 +16,7 @@ def text(step, brokers=2, **more):
     window = {"min": 1, "max": 9, "avg": 5, "sum": 500, "stddev": 1, "p50": 5, "p99": 9, "cnt": 10}
     each = {"state": "UP", "rx": 3 * step, "req": {"Produce": 2 * step, "Metadata": 7}, "toppars": {}}
     each |= {"rtt": window, "int_latency": window | {"sum": 250}, "outbuf_latency": window | {"sum": 0, "cnt": 0}}
+    each |= {"throttle": window | {"max": 100 * step if step < 5 else 0}}
     known = {f"127.0.0.1:{number}/{number}": each | {"nodeid": number} for number in range(brokers)}
     bootstrap = {"127.0.0.1:9/bootstrap": each | {"nodeid": -1, "rx": 1000}}
     return json.dumps({"ts": 1, "txmsgs": 100 * step, "brokers": known | bootstrap, "topics": {}} | more)
@@ -35,7 +36,19 @@ def test_counts_are_those_since_the_beginning_and_times_are_means():
         "rtt_ms": pytest.approx(0.050),
         "queue_ms": pytest.approx(0.025),
         "outbuf_ms": 0,
+        "throttle_ms": 400,
     }
+
+
+def test_a_broker_that_comes_back_counts_from_0_again():
+    network = Network()
+    network.take(text(10))
+    network.begin()
+    network.take(text(12, brokers=2))  # 4 requests of each
+    network.take(text(13, brokers=1))  # 2 of the one that stays
+    network.take(text(14, brokers=2))  # 2, and 28 of the one that is back
+    network.take(text(1, brokers=2))  # both are back from an absence between two texts: 2 of each
+    assert network.summary(1)["produce_requests"] == 2 * 4 + 2 + 2 + 28 + 2 * 2
 
 
 def test_a_run_without_a_text_has_no_requests():

@@ -1,0 +1,74 @@
+"""What is said of a measurement: numbers that fit together, an interval, and what speaks against them."""
+
+import math
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+import kafka_helpers as kh
+from harness import report
+
+
+def a_run(mode, time_s, *, rtt_ms=0.1, batch_times=None, **network):
+    times = batch_times or [time_s / 40] * 40
+    batches = [kh.BatchTiming(500, elapsed_s, elapsed_s, 500) for elapsed_s in times]
+    network |= {"produce_requests": 50, "rtt_ms": rtt_ms}
+    return kh.ProducerRun(mode, "r", batches, time_s, wait_quantiles_s=[0.1] * 201, network=network)
+
+
+def measured(*runs, **environment):
+    return kh.Results(Path("nowhere"), environment, list(runs))
+
+
+def in_blocks(seed):
+    rng = random.Random(seed)
+    of = {"async": (0.064, 0.2), "sync": (3.65, 0.05)}
+    return [a_run(mode, of[mode][0] * rng.lognormvariate(0, of[mode][1])) for mode in kh.in_blocks(6)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_who_divides_the_printed_times_gets_the_printed_ratio(seed):
+    said = report.finding(measured(*in_blocks(seed)))
+    numbers = (
+        r"about (\S+) times as fast.* in (\S+) s, .* in (\S+) s .*medians of 24 and 6 runs.* be (\S+) to (\S+) times"
+    )
+    ratio, fast, slow, low, high = re.search(numbers, said).groups()
+    assert report.approx(float(slow) / float(fast)) == ratio
+    assert float(low) < float(ratio) < float(high)
+
+
+def test_most_repetitions_are_within_the_interval():
+    ratios = [
+        report.ratio_of_medians(*(report.run_times(in_blocks(n), m) for m in ("sync", "async"))) for n in range(60)
+    ]
+    hits = sum(low <= again <= high for _, low, high in ratios for again, _, _ in ratios)
+    assert 0.85 < hits / len(ratios) ** 2 <= 1
+
+
+def test_at_a_distance_the_cost_of_a_message_is_said():
+    said = report.finding(measured(a_run("async", 0.32), a_run("sync", 570, rtt_ms=28)))
+    assert "(one run each)" in said and "does not show how much" in said and "16 microseconds" in said
+    assert "28 ms synchronously" in said and "the ratio grows" in said
+
+
+def test_an_estimate_that_missed_is_said_to_have_missed():
+    assert "within 10 %" in report.estimate_check(measured(a_run("sync", 3.5), **{"estimated s": 3.6}))
+    said = report.estimate_check(measured(a_run("sync", 11.8), **{"estimated s": 146.0}))
+    assert "missed by more than 10 %" in said and "slower during the estimate" in said
+    assert "no complete synchronous run" in report.estimate_check(measured(a_run("async", 1.0), **{"estimated s": 1.0}))
+
+
+def test_what_a_cloud_or_a_busy_machine_has_done_is_said():
+    throttled = a_run("sync", 4.0, throttle_ms=120)
+    slowed = a_run("sync", 4.0, batch_times=[0.05] * 20 + [0.15] * 20)
+    assert [said.partition(" ")[2][:3] for said in report.drift([a_run("sync", 4.0), throttled, slowed])] == [
+        "2 w",
+        "3 b",
+    ]
+
+
+def test_no_value_has_no_median():
+    middle, low, high, coverage = report.median_interval([])
+    assert all(map(math.isnan, (middle, low, high))) and coverage == 0
