@@ -243,7 +243,8 @@ def give_up(producer: Producer) -> bool:
 
 def client_error(error: KafkaException | SystemError) -> KafkaError:
     """What the client raises out of poll() or flush() when it has given up; it may trip over its own report of it."""
-    return (error if isinstance(error, KafkaException) else error.__cause__).args[0]
+    said: Any = error if isinstance(error, KafkaException) else error.__cause__
+    return said.args[0]
 
 
 Answer = TypeVar("Answer")
