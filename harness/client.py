@@ -51,7 +51,6 @@ EXPLANATIONS = [
         "the server's certificate is not trusted, has expired or is for another name; check bootstrap.servers and "
         "ssl.ca.location, or install ca-certificates",
     ),
-    ("ssl.ca.location failed", "the file in ssl.ca.location can't be read; check its path"),
     ("wrong version number|PLAINTEXT broker listener", NOT_TLS),
     (
         "Invalid response size",

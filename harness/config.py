@@ -230,12 +230,14 @@ def _read(path: Path, names: Mapping[str, str], *, shared: bool) -> tuple[Entrie
         where = f"{path.name}, line {number}"
         if not line or line[0] in "#;!" or line == "[default]":
             continue
-        if re.fullmatch(r"\[\w+\]", line):
+        if line[0] == "[" and not shared:
             break  # getting_started.ini has a [consumer] section for another program
         key, equals, value = (each.strip() for each in line.removeprefix("export ").partition("="))
         meant = _meant(key.partition(" ")[0])
         if not (key and equals) and (meant or not shared):
-            raise ConfigError(f"{where} is not of the form key=value{meant}; correct or remove it.")
+            raise ConfigError(
+                f"{where} is not of the form {'KEY' if shared else 'key'}=value{meant}; correct or remove it."
+            )
         if key in ANSWERED and not shared:
             raise ConfigError(f"{where}: {key} {ANSWERED[key]}.")
         if key in names or not (shared or key.startswith(LEFT_OUT)):
@@ -296,7 +298,7 @@ def _judge(entries: Entries, named: Mapping[str, str], near: list[str], file: Pa
         refused = refused_settings(error, entries)
         where = " and ".join(entries[key][1] for key in refused) or place
         if "No such configuration property" in str(error):
-            said = f"the client doesn't know this key{_meant(refused[0])}; correct or remove it"
+            said = f"the client doesn't know this key{_meant(''.join(refused[:1]))}; correct or remove it"
         else:
             said = f"the client refuses {' with '.join(refused) or 'the settings'}; correct or remove it"
         raise ConfigError(f"{where}: {said}.") from None

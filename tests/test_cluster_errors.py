@@ -312,9 +312,37 @@ def test_brokers_elsewhere(attempts: Attempts) -> None:
         assert "the cluster was reached, but not its broker at 127.0.0.1:1" in each.told()
 
 
-def test_missing_certificate_file(kafka: LocalKafka, tmp_path: Path) -> None:
-    config = {**kafka.config, "ssl.ca.location": str(tmp_path / "none.pem")}
-    assert "ssl.ca.location can't be read" in attempt(lambda: ensure_topic(config, "any")).told()
+def test_a_setting_that_the_client_refuses_is_named(kafka: LocalKafka, tmp_path: Path) -> None:
+    for setting, value in (("ssl.ca.location", str(tmp_path / "none.pem")), ("linger.ms", "soon")):
+        said = attempt(lambda s=setting, v=value: ensure_topic({**kafka.config, s: v}, "any")).told()
+        assert said == f"The Kafka client can't be set up: it refuses the setting {setting}; correct or remove it."
+
+
+# Raises in the middle of a run: what a notebook shows then, with the values of all variables.
+VERBOSE = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell(colors="NoColor")
+shell.run_line_magic("xmode", "Verbose")
+shell.run_cell("import kafka_helpers as kh; config = kh.load_config(); kh.ensure_topic(config, 'verbose')")
+shell.run_cell("kh.produce_async(config | {'linger.ms': 1}, 'verbose', (1 / 0 for _ in range(1)))")
+shell.run_cell("kh.read_back(config, 'verbose', {'a': [(b'', b'')]}, undelivered={'a': [(1, 2)]})")
+shell.run_cell("kh.end_offsets(config, 5)")
+"""
+
+
+def test_no_secret_in_a_verbose_traceback(kafka: LocalKafka, tmp_path: Path) -> None:
+    (tmp_path / "client.properties").write_text("".join(f"{key}={value}\n" for key, value in kafka.config.items()))
+    shown = subprocess.run(
+        [sys.executable, "-c", VERBOSE],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "ZeroDivisionError" in shown.stdout and shown.stdout.count("Traceback") == 3, shown.stdout + shown.stderr
+    assert "values hidden" in shown.stdout and "harness/client.py" in shown.stdout
+    assert kafka.config["sasl.password"] not in shown.stdout + shown.stderr
 
 
 @pytest.mark.long
