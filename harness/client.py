@@ -51,7 +51,6 @@ EXPLANATIONS = [
         "the server's certificate is not trusted, has expired or is for another name; check bootstrap.servers and "
         "ssl.ca.location, or install ca-certificates",
     ),
-    ("ssl.ca.location failed", "the file in ssl.ca.location can't be read; check its path"),
     ("wrong version number|PLAINTEXT broker listener", NOT_TLS),
     (
         "Invalid response size",
@@ -247,7 +246,8 @@ def give_up(producer: Producer) -> bool:
 
 def client_error(error: KafkaException | SystemError) -> KafkaError:
     """What the client raises out of poll() or flush() when it has given up; it may trip over its own report of it."""
-    return (error if isinstance(error, KafkaException) else error.__cause__).args[0]
+    said: Any = error if isinstance(error, KafkaException) else error.__cause__
+    return said.args[0]
 
 
 Answer = TypeVar("Answer")

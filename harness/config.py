@@ -8,8 +8,7 @@ import logging
 import math
 import os
 import re
-import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +72,7 @@ SHOWN_SETTINGS = (
     "compression.type",
     "enable.idempotence",
     "linger.ms",
-    "max.in.flight.requests.per.connection",
-    "message.max.bytes",
-    "queue.buffering.max.kbytes",
     "queue.buffering.max.messages",
-    "retries",
     "sasl.mechanisms",
     "security.protocol",
 )
@@ -144,12 +139,8 @@ def check_parameters(
     if blocks is not None:
         check_whole("blocks (unless it is None)", blocks)
     check_choice(cluster_choice)
-    if not isinstance(saved_run, str):
-        raise ConfigError('saved_run has to be a folder\'s name in quotes, or "" to measure.')
-    if saved_run and not Path(saved_run).is_dir():
-        beside = Path("results") / saved_run
-        hint = f'write "{beside.as_posix()}"' if beside.is_dir() else 'it has to be like "results/2026-11-22_..."'
-        raise ConfigError(f"saved_run names no folder; {hint}.")
+    if not isinstance(saved_run, str) or (saved_run and not Path(saved_run).is_dir()):
+        raise ConfigError('saved_run has to name a folder, such as "results/2026-11-22_..."; "" is to measure.')
 
 
 # --- Credentials -----------------------------------------------------------------------------------------------------
@@ -203,85 +194,56 @@ def load_config(properties: str | Path = "client.properties", env: str | Path = 
     Raises:
         ConfigError: a place was found, but what stands there can't be used.
     """
-    file, named = Path(properties), {name: name for name in ENV_KEYS.values()}
-    if file.exists():
-        entries, near = _read_properties(file)
+    if (file := Path(properties)).exists():
+        names = {name: name for name in ENV_KEYS.values()}
+        entries, near = _read(file, names | {"sasl.mechanism": "sasl.mechanisms"}, shared=False)
     else:
-        file, named = Path(env), {name: key for key, name in ENV_KEYS.items()}
-        entries, near = _read_env(file)
-    place = " and ".join(sorted({where.split(", ")[0] for _, where in entries.values()}))
-    stray = place == "the environment" or "sasl.password" not in entries
-    if file == Path(env) and stray and "bootstrap.servers" not in entries:
-        _say_what_was_found(Path(properties), file, [*entries], near)
-        return None
-    for key, (value, where) in entries.items():
-        if fault := _fault(key, value):
-            raise ConfigError(f"{where}: the value{f' of {named[key]}' if key in named else ''} {fault}.")
-    login = "sasl.password" in entries or entries.get("security.protocol", ("", ""))[0].upper().startswith("SASL_")
-    if missing := [named[key] for key in (FIVE if login else FIVE[:1]) if key not in entries]:
-        sentence = f"{place} lacks {' and '.join(missing)}; add it as in the example file."
-        raise ConfigError(" ".join([sentence, *near[:1]]))
-    config = ClientConfig((key, value) for key, (value, _) in entries.items())
-    _check_accepted(config, entries, place)
-    print("\n".join([f"Configuration from {place}.", *near]))
-    if os.name == "posix" and file.exists() and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        print(f"Others on this machine can read {file.name}; to keep it to yourself: chmod 600 {file.name}")
-    return config
+        file, names = Path(env), ENV_KEYS
+        # a folder of that name is another program's
+        entries, near = _read(file, names, shared=True) if file.is_file() else (ClientConfig(), [])
+        for key, name in names.items():
+            if os.environ.get(key):
+                entries[name] = (re.sub(r"""^(["'])(.*)\1$""", r"\2", os.environ[key].strip()), "the environment")
+        stray = "sasl.password" not in entries or all(where == "the environment" for _, where in entries.values())
+        if stray and "bootstrap.servers" not in entries:
+            _say_what_was_found(Path(properties), file, [key for key in names if names[key] in entries], near)
+            return None
+    _judge(entries, {name: key for key, name in names.items()}, near, file)
+    print("\n".join([f"Configuration from {_place(entries)}.", *near]))
+    return ClientConfig((key, value) for key, (value, _) in entries.items())
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str, str | None]]:
-    """Of each line that isn't a comment: where it is, its key, and its value (None: it has no "=")."""
+def _read(path: Path, names: Mapping[str, str], *, shared: bool) -> tuple[Entries, list[str]]:
+    """The settings in a file, and remarks on lines whose key is almost one of ``names``.
+
+    A ``shared`` file may hold what other programs read; in another, each line has to be a setting.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ConfigError(f"{path.name} is not a text file in UTF-8; save it as UTF-8, or copy it again.") from None
     except OSError as error:
         raise ConfigError(f"{path.name} can't be read ({error.strerror}); check that it is a file of yours.") from None
+    entries: Entries = ClientConfig()
+    near: list[str] = []
     for number, line in enumerate(map(str.strip, lines), start=1):
-        if line and line[0] not in "#;!":
-            key, equals, value = line.removeprefix("export ").partition("=")
-            yield f"{path.name}, line {number}", key.strip(), value.strip() if equals else None
-
-
-def _read_properties(path: Path) -> tuple[Entries, list[str]]:
-    """The settings, and remarks on lines whose key is almost one of the five."""
-    entries: Entries = ClientConfig()
-    near: list[str] = []
-    for where, key, value in _lines(path):
-        if key.startswith("[") and value is None:
-            if key != "[default]":
-                break  # getting_started.ini has a [consumer] section for another program
+        where = f"{path.name}, line {number}"
+        if not line or line[0] in "#;!" or line == "[default]":
             continue
-        key = "sasl.mechanisms" if key == "sasl.mechanism" else key  # the client knows both
-        if value is None or not key:
-            raise ConfigError(f"{where} is not of the form key=value{_meant(key)}; correct or remove it.")
-        if key in ANSWERED:
+        if line[0] == "[" and not shared:
+            break  # getting_started.ini has a [consumer] section for another program
+        key, equals, value = (each.strip() for each in line.removeprefix("export ").partition("="))
+        meant = _meant(key.partition(" ")[0])
+        if not (key and equals) and (meant or not shared):
+            raise ConfigError(
+                f"{where} is not of the form {'KEY' if shared else 'key'}=value{meant}; correct or remove it."
+            )
+        if key in ANSWERED and not shared:
             raise ConfigError(f"{where}: {key} {ANSWERED[key]}.")
-        if key.startswith(LEFT_OUT):
-            continue
-        _add(entries, key, value, where)
-        if key not in ENV_KEYS.values() and (meant := _meant(key)):
+        if key in names or not (shared or key.startswith(LEFT_OUT)):
+            _add(entries, names.get(key, key), value, where)
+        if key not in names and meant:
             near.append(f"{where} has an unusual key{meant}.")
-    if not entries:
-        raise ConfigError(f"{path.name} holds no setting; copy it again from the console, or remove it.")
-    return entries, near
-
-
-def _read_env(path: Path) -> tuple[Entries, list[str]]:
-    """The same from the course's form, and from the environment, which wins."""
-    entries: Entries = ClientConfig()
-    near: list[str] = []
-    for where, key, value in _lines(path) if path.is_file() else ():  # a folder of that name is another program's
-        word = key.partition(" ")[0]
-        if key in ENV_KEYS and value is not None:
-            _add(entries, ENV_KEYS[key], value, where)
-        elif word in ENV_KEYS:
-            raise ConfigError(f"{where} is not of the form KEY=value{_meant(word)}; correct or remove it.")
-        elif meant := _meant(word):
-            near.append(f"{where} is passed over{meant}.")
-    for key, name in ENV_KEYS.items():
-        if os.environ.get(key):
-            entries[name] = (re.sub(r"""^(["'])(.*)\1$""", r"\2", os.environ[key].strip()), "the environment")
     return entries, near
 
 
@@ -318,19 +280,32 @@ def _fault(key: str, value: str) -> str | None:
     return None if re.fullmatch(form, value, re.IGNORECASE | re.ASCII) else f"has to be {words}"
 
 
-def _check_accepted(config: ClientConfig, entries: Entries, place: str) -> None:
-    """Let the client itself judge the settings; without the address, which it would look up."""
-    settings = {key: value for key, value in config.items() if key != "bootstrap.servers"}
+def _judge(entries: Entries, named: Mapping[str, str], near: list[str], file: Path) -> None:
+    """Raise ConfigError unless the settings can be right; ``named``: what their user calls them."""
+    for key, (value, where) in entries.items():
+        if fault := _fault(key, value):
+            raise ConfigError(f"{where}: the value{f' of {named[key]}' if key in named else ''} {fault}.")
+    place = _place(entries) or file.name
+    login = "sasl.password" in entries or entries.get("security.protocol", ("", ""))[0].upper().startswith("SASL_")
+    if missing := [named[key] for key in (FIVE if login else FIVE[:1]) if key not in entries]:
+        sentence = f"{place} lacks {' and '.join(missing)}; add it as in the example file."
+        raise ConfigError(" ".join([sentence, *near[:1]]))
+    # The rest is the client's to judge; without the address, which it would look up.
+    settings = ClientConfig((key, value) for key, (value, _) in entries.items() if key != "bootstrap.servers")
     try:
         Producer(producer_settings(settings), logger=quiet_logger()).close()
     except Exception as error:  # the client raises exceptions of many kinds for settings it can't use
         refused = refused_settings(error, entries)
         where = " and ".join(entries[key][1] for key in refused) or place
         if "No such configuration property" in str(error):
-            said = f"has a key that the client doesn't know{_meant(refused[0])}; correct or remove it"
+            said = f"the client doesn't know this key{_meant(''.join(refused[:1]))}; correct or remove it"
         else:
-            said = "is refused by the client; correct it (for Confluent Cloud copy the console's line), or remove it"
-        raise ConfigError(f"{where} {said}.") from None
+            said = f"the client refuses {' with '.join(refused) or 'the settings'}; correct or remove it"
+        raise ConfigError(f"{where}: {said}.") from None
+
+
+def _place(entries: Entries) -> str:
+    return " and ".join(sorted({where.split(", ")[0] for _, where in entries.values()}))
 
 
 def _say_what_was_found(properties: Path, env: Path, passed_over: list[str], near: list[str]) -> None:

@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pytest
 
-from kafka_helpers import make_messages, new_folder, produce_async, produce_sync, read_back
+from harness.errors import ClusterError, ConfigError
+from kafka_helpers import ensure_topic, make_messages, new_folder, open_cluster, produce_async, produce_sync, read_back
 from local_kafka import LocalKafka
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,14 +71,8 @@ def test_two_runs_on_one_topic(kafka: LocalKafka, topic: str) -> None:
         assert run.complete and run.acknowledged == 4_000
     for mode in messages:
         (row,) = read_back(kafka.config, topic, {mode: messages[mode]}).to_dict("records")
-        assert row == {
-            "run_id": mode,
-            "expected": 4_000,
-            "received": 4_000,
-            "missing": 0,
-            "duplicated": 0,
-            "damaged": 0,
-        }
+        assert row["received"] == row["expected"] == 4_000
+        assert row["missing"] == row["duplicated"] == row["damaged"] == 0
 
 
 def test_two_result_folders_at_the_same_second(tmp_path: Path) -> None:
@@ -99,3 +95,16 @@ def test_end_of_one_kafka_leaves_the_other_alone(kafka: LocalKafka) -> None:
         numbers = [process.pid for process in other.processes]
     assert not any(map(psutil.pid_exists, numbers)) and not other.folder.exists()
     assert all(process.poll() is None for process in kafka.processes) and kafka.folder.exists()
+
+
+def test_an_old_cluster_does_not_end_the_newer_one() -> None:
+    old = open_cluster("simulated")
+    new = open_cluster("simulated")  # closes the old one
+    old.close()
+    ensure_topic(new.config, "still-there")
+    with pytest.raises(ClusterError, match="The cluster is closed; run the cell that opens it again"):
+        ensure_topic(old.config, "any")
+    with pytest.raises(ConfigError):
+        open_cluster("nowhere")
+    with pytest.raises(ClusterError, match="is closed"):  # later cells don't go on with what was there before
+        ensure_topic(new.config, "any")
