@@ -1,97 +1,67 @@
 """What is said and shown of a measurement: averages, ratios, intervals, sentences, tables."""
 
+import contextlib
 import difflib
-import html
 import inspect
 import math
-import statistics
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from statistics import fmean
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import median
 
+import numpy
 import pandas as pd
-from IPython.core.getipython import get_ipython
-from IPython.display import HTML, Code, display
-from tqdm import tqdm
+from IPython.display import Code, DisplayHandle, Markdown, display
 
 from harness.results import Results
 from harness.runs import ProducerRun, counted, outcome
 
-STANDS_OUT = 2.0  # a run that took so many times the median of its mode
+# --- Averages --------------------------------------------------------------------------------------------------------
 
 
 def summarize(runs: Iterable[ProducerRun]) -> dict[str, dict[str, float]]:
-    """For each mode with complete runs, in the order async, sync: averages over those runs.
+    """For each mode with complete runs, in the order async, sync: medians over those runs.
 
-    Keys: ``runs``, ``messages`` (a run), ``time_s`` (a run, to its last acknowledgement), ``response_rate`` and
-    ``request_rate`` (messages / s), ``batch_s`` (the sender's time for a batch), ``delivered_s`` (until a batch is
-    acknowledged), ``wait_s`` (half of the messages waited no longer; mean of the runs' medians), and from the client's
-    statistics ``requests_rate`` (Produce requests / s), ``messages_per_request``, ``rtt_ms``, ``queue_ms``,
-    ``outbuf_ms`` (means over the runs).
+    Keys: ``runs`` (their number), ``messages`` and ``time_s`` (of a run, to its last acknowledgement), ``batch_s`` and
+    ``delivered_s`` (of all batches: the sender's time, and until acknowledged), ``wait_s`` (half of the messages waited
+    no longer), from the client's statistics ``messages_per_request``, ``rtt_ms``, ``queue_ms`` and ``outbuf_ms`` (the
+    last three are means within a run). Rates are counts divided by the median time as it is printed, so that they can
+    be checked by hand: ``response_rate``, ``request_rate`` (messages / s), ``requests_rate`` (Produce requests / s).
     """
     runs = [run for run in runs if run.complete and run.acknowledged]
-    return {mode: _averages([run for run in runs if run.mode == mode]) for mode in sorted({run.mode for run in runs})}
+    return {mode: _medians([run for run in runs if run.mode == mode]) for mode in sorted({run.mode for run in runs})}
 
 
-def _averages(runs: list[ProducerRun]) -> dict[str, float]:
-    messages = sum(run.acknowledged for run in runs)
-    time_s = sum(run.elapsed_s for run in runs)
-    batches = [batch for run in runs for batch in run.batches]
-    requests = sum(run.network.get("produce_requests", 0) for run in runs)
+def _medians(runs: list[ProducerRun]) -> dict[str, float]:
+    messages, time_s = median(run.acknowledged for run in runs), median(run.elapsed_s for run in runs)
+    requests = median(run.network.get("produce_requests", 0) for run in runs)
     return {
         "runs": len(runs),
-        "messages": messages / len(runs),
-        "time_s": time_s / len(runs),
-        "response_rate": messages / time_s,
-        "request_rate": messages / sum(run.submitting_s for run in runs),
-        "batch_s": statistics.fmean(batch.elapsed_s for batch in batches),
-        "delivered_s": statistics.fmean(batch.delivered_s for batch in batches),
-        "wait_s": statistics.fmean(run.wait_quantiles_s[100] for run in runs),
-        "requests_rate": requests / time_s,
+        "messages": messages,
+        "time_s": time_s,
+        "response_rate": messages / printed(time_s),
+        "request_rate": messages / printed(median(run.submitting_s for run in runs)),
+        "batch_s": median(batch.elapsed_s for run in runs for batch in run.batches),
+        "delivered_s": median(batch.delivered_s for run in runs for batch in run.batches),
+        "wait_s": median(run.wait_quantiles_s[100] for run in runs),
+        "requests_rate": requests / printed(time_s),
         "messages_per_request": messages / max(1, requests),
-        **{
-            key: statistics.fmean(run.network.get(key, 0) for run in runs)
-            for key in ("rtt_ms", "queue_ms", "outbuf_ms")
-        },
+        **{key: median(run.network.get(key, 0) for run in runs) for key in ("rtt_ms", "queue_ms", "outbuf_ms")},
     }
 
 
-def pair_ratios(runs: Sequence[ProducerRun]) -> list[float]:
-    """How many times as fast async was as sync, for each pair of neighbours (run 1 and 2, 3 and 4, ...).
+def ratio_of_medians(first: Sequence[float], second: Sequence[float]) -> tuple[float, float, float]:
+    """The first values' median divided by the second's, and between what a repetition would find it: 95 %.
 
-    A pair counts if both runs are complete, one of each mode.
+    A bootstrap with a fixed seed: draws two whole measurements with replacement, and takes the quantiles of how far the
+    second is from the first. It knows how these values vary, and nothing of other hours or machines.
     """
-    ratios = []
-    for first, second in zip(runs[::2], runs[1::2], strict=False):
-        rates = {run.mode: run.response_rate for run in (first, second) if run.complete and run.acknowledged}
-        if len(rates) == 2:
-            ratios.append(rates["async"] / rates["sync"])
-    return ratios
-
-
-def drift(runs: Sequence[ProducerRun]) -> list[str]:
-    """What speaks against taking a mode's complete runs for independent ones; a sentence each.
-
-    A mode has drifted where all its later runs were faster than all its earlier ones, or all slower (of four runs or
-    more); a run stands out where it took at least twice the median of its mode.
-    """
-    said = []
-    for mode in ("async", "sync"):
-        times = [
-            (number, run.elapsed_s) for number, run in enumerate(runs, start=1) if run.mode == mode and run.complete
-        ]
-        half, seconds = len(times) // 2, [each for _, each in times]
-        if half >= 2:
-            earlier, later = seconds[:half], seconds[-half:]
-            if max(later) < min(earlier):
-                said.append(f"The later {mode} runs were all faster than the earlier ones.")
-            if min(later) > max(earlier):
-                said.append(f"The later {mode} runs were all slower than the earlier ones.")
-        for number, each in times:
-            if len(times) > 2 and each >= STANDS_OUT * statistics.median(seconds):
-                times_the_median = approx(each / statistics.median(seconds))
-                said.append(f"Run {number} ({mode}) stands out: it took {times_the_median} times its mode's median.")
-    return said
+    rng, draws = numpy.random.default_rng(7), 4000
+    drawn = [numpy.median(rng.choice(values, (2, draws, len(values))), axis=2) for values in (first, second)]
+    once, again = drawn[0] / drawn[1]
+    low, high = numpy.quantile(again / once, (0.025, 0.975))
+    ratio = median(first) / median(second)
+    return ratio, float(ratio * low), float(ratio * high)
 
 
 def median_interval(values: Iterable[float]) -> tuple[float, float, float, float]:
@@ -99,74 +69,119 @@ def median_interval(values: Iterable[float]) -> tuple[float, float, float, float
 
     Returns:
         (median, low, high, coverage): low and high are the k-th smallest and k-th largest value, with the largest k
-        that covers the true median with a probability of at least 0.95; where there are too few values for that, the
-        smallest and the largest one. coverage is that probability, for independent values.
+        that covers the true median with a probability of at least 0.95, or else 1; coverage is that probability, for
+        independent values. Without a value, NaN and a coverage of 0.
 
     Source: order statistics; the number of values below the median is binomial with probability 1/2.
     """
     ordered = sorted(values)
+    if not ordered:
+        return math.nan, math.nan, math.nan, 0.0
     n = len(ordered)
-
-    def coverage(k: int) -> float:
-        return 1 - 2 * sum(math.comb(n, i) for i in range(k)) / 2**n
-
-    k = max((k for k in range(1, (n + 1) // 2 + 1) if coverage(k) >= 0.95), default=1)
-    return statistics.median(ordered), ordered[k - 1], ordered[n - k], max(0.0, coverage(k))
+    coverages = {k: 1 - 2 * sum(math.comb(n, i) for i in range(k)) / 2**n for k in range(1, (n + 1) // 2 + 1)}
+    k = max((k for k, coverage in coverages.items() if coverage >= 0.95), default=1)
+    return median(ordered), ordered[k - 1], ordered[n - k], coverages[k]
 
 
 def approx(value: float) -> str:
-    """A number with three significant digits, for prose: 0.0123, 4.56, 78.9, 123, 45,600."""
-    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
-    return f"{float(f'{value:.3g}'):,.{digits}f}"
+    """A number with two significant digits: 0.012, 4.6, 79, 120, 46,000."""
+    value = printed(value)
+    digits = max(0, 1 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:,.{digits}f}"
 
 
 def printed(value: float) -> float:
     """The number that :func:`approx` prints."""
-    return float(approx(value).replace(",", ""))
+    return float(f"{value:.2g}")
 
+
+def duration(seconds: float) -> str:
+    """``3.2 microseconds``, ``28 ms``, ``4.5 s``, ``12 min``."""
+    if seconds < 0.001:
+        return f"{approx(1e6 * seconds)} microseconds"
+    if seconds < 0.1:
+        return f"{approx(1000 * seconds)} ms"
+    return f"{approx(seconds)} s" if seconds < 100 else f"{approx(seconds / 60)} min"
+
+
+# --- Sentences -------------------------------------------------------------------------------------------------------
 
 FULL_NAME = {"async": "asynchronous", "sync": "synchronous"}
 CLEARLY = 1.1  # times as fast: less than that is called no difference
+STANDS_OUT = 2.0  # a run that took so many times the median of its mode
+FAR_MS = 5.0  # a round trip
 
 
 def finding(results: Results) -> str:
-    """The answer in three or four sentences, with this measurement's numbers, as Markdown."""
+    """The answer in some five sentences, with this measurement's numbers, as Markdown."""
     summary = summarize(results.runs)
     if missing := [FULL_NAME[mode] for mode in FULL_NAME if mode not in summary]:
         return f"**No comparison: there is no complete run of the {' or the '.join(missing)} producer.**"
-    times = {mode: printed(summary[mode]["time_s"]) for mode in summary}
-    fast, slow = sorted(times, key=times.get)
-    ratio = times[slow] / times[fast]
+    runs = [summary[mode]["runs"] for mode in FULL_NAME]
+    times = {mode: printed(summary[mode]["time_s"]) for mode in FULL_NAME}
+    fast, slow = sorted(times, key=lambda mode: times[mode])
     took = (
-        f"it delivered {counted(round(summary[fast]['messages']), 'message')} in {approx(times[fast])} s, the "
-        f"{FULL_NAME[slow]} one in {approx(times[slow])} s ({_number_of_runs(summary)})"
+        f"it delivers {counted(round(summary[fast]['messages']), 'message')} in {approx(times[fast])} s, the "
+        f"{FULL_NAME[slow]} one in {approx(times[slow])} s"
     )
-    spread = _spread(results.runs)
-    if ratio < CLEARLY:
-        return f"**Neither producer is clearly faster; the {FULL_NAME[fast]} one, by a little: {took}.** {spread}"
-    said = f"**The {FULL_NAME[fast]} producer is {approx(ratio)} times as fast: {took}.** {spread}"
-    if fast == "async":
-        said += (
-            " The reason is the wait: the synchronous producer waits for the broker's answer to each message; the "
-            "asynchronous one sends many messages in a request and does not stop for the answer."
+    took += " (one run each)" if runs == [1, 1] else f" (medians of {runs[0]} and {runs[1]} runs)"
+    if (ratio := times[slow] / times[fast]) < CLEARLY:
+        said = [f"**Neither producer is clearly faster; the {FULL_NAME[fast]} one, by a little: {took}.**"]
+    else:
+        said = [f"**The {FULL_NAME[fast]} producer is about {approx(ratio)} times as fast: {took}.**"]
+    if min(runs) > 1:
+        _, low, high = ratio_of_medians(*(run_times(results.runs, mode) for mode in (slow, fast)))
+        said.append(
+            f"Measured again at once, that would be {approx(low)} to {approx(high)} times (95 %, from how these runs "
+            "vary); another hour or another machine can move it by half as much again."
         )
+    cost = {mode: duration(times[mode] / summary[mode]["messages"]) for mode in FULL_NAME}
+    said.append(f"A message costs {cost['async']} asynchronously and {cost['sync']} synchronously.")
+    if summary["sync"]["rtt_ms"] > FAR_MS:
+        said.append(
+            "At this distance the cost of a synchronous message is what holds for other numbers of messages; the ratio "
+            "grows with them, since some round trips at its beginning and end are most of an asynchronous run."
+        )
+    return " ".join(said + drift(results.runs))
+
+
+def run_times(runs: Iterable[ProducerRun], mode: str) -> list[float]:
+    """The times of a mode's complete runs, in seconds."""
+    return [run.elapsed_s for run in runs if run.mode == mode and run.complete]
+
+
+def drift(runs: Sequence[ProducerRun]) -> list[str]:
+    """What speaks against taking a mode's complete runs for independent and alike; a sentence each."""
+    said = []
+    for mode in FULL_NAME:
+        of_mode = {number: run for number, run in enumerate(runs, start=1) if run.mode == mode and run.complete}
+        times = run_times(runs, mode)
+        if (half := len(times) // 2) >= 2:
+            earlier, later = times[:half], times[-half:]
+            if max(later) < min(earlier) or min(later) > max(earlier):
+                way = "faster" if max(later) < min(earlier) else "slower"
+                said.append(f"The later {mode} runs were all {way} than the earlier ones.")
+        found = {
+            f"took at least twice the median of the {mode} runs": [
+                number for number, run in of_mode.items() if run.elapsed_s >= STANDS_OUT * median(times)
+            ],
+            "was throttled by the cluster, which limits how much it takes": [
+                number for number, run in of_mode.items() if run.network.get("throttle_ms")
+            ],
+            "became twice as fast or as slow on its way": [
+                number for number, run in of_mode.items() if mode == "sync" and _changed_on_its_way(run)
+            ],
+        }
+        said += [f"Run {', '.join(map(str, numbers))} {what}." for what, numbers in found.items() if numbers]
     return said
 
 
-def _number_of_runs(summary: dict[str, dict[str, float]]) -> str:
-    a, s = (summary[mode]["runs"] for mode in ("async", "sync"))
-    if a == s == 1:
-        return "one run each"
-    return f"averages of {a} runs each" if a == s else f"averages of {a} asynchronous and {s} synchronous runs"
-
-
-def _spread(runs: Sequence[ProducerRun]) -> str:
-    ratios = pair_ratios(runs)
-    if len(ratios) < 2:
-        return "One pair of runs does not show how much this varies."
-    low, high = approx(min(ratios)), approx(max(ratios))
-    said = f"In the {len(ratios)} pairs of neighbouring runs it was {low} to {high} times as fast."
-    return " ".join([said, *drift(runs)])
+def _changed_on_its_way(run: ProducerRun) -> bool:
+    times, quarter = [batch.elapsed_s for batch in run.batches], len(run.batches) // 4
+    if quarter < 2:
+        return False
+    first, last = median(times[:quarter]), median(times[-quarter:])
+    return max(first, last) >= STANDS_OUT * min(first, last)
 
 
 def where_measured(results: Results) -> str:
@@ -188,82 +203,65 @@ def incomplete(runs: Sequence[ProducerRun]) -> list[str]:
     ]
 
 
-def prediction(num_messages: int, runs_each: int, round_trip_ms: float, message_ms: float) -> str:
-    """What the warm-up foretells of the synchronous runs, and from what."""
+def estimate(num_messages: int, sync_runs: int, round_trip_ms: float, message_ms: float) -> str:
+    """What the synchronous runs will take, from the messages that were timed before."""
     seconds = num_messages * printed(message_ms) / 1000
-    all_runs = f", {duration(runs_each * seconds)} for {runs_each} runs" if runs_each > 1 else ""
+    all_runs = f", {duration(sync_runs * seconds)} for {sync_runs} runs" if sync_runs > 1 else ""
     return (
         f"A synchronous message takes {approx(message_ms)} ms: {approx(round_trip_ms)} ms for the round trip, the "
-        f"rest in the client.\nPrediction: {num_messages:,} x {approx(message_ms)} ms = {duration(seconds)} "
+        f"rest in the client.\nEstimate: {num_messages:,} x {approx(message_ms)} ms = {duration(seconds)} "
         f"a synchronous run{all_runs}."
     )
 
 
-def duration(seconds: float) -> str:
-    """``4.5 s``, ``75 s``, ``12 min``."""
-    return f"{approx(seconds)} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-
-
-def prediction_check(results: Results) -> str:
-    """The predicted time of a synchronous run beside the measured one."""
-    summary, predicted_s = summarize(results.runs), results.environment.get("predicted s")
-    if "sync" not in summary or not predicted_s:
-        return "There is no complete synchronous run to compare the prediction with."
-    measured_s = summary["sync"]["time_s"]
-    times = [run.elapsed_s for run in results.runs if run.mode == "sync" and run.complete]
-    spread = f" ({approx(min(times))} to {approx(max(times))} s)" if len(times) > 1 else ""
+def estimate_check(results: Results) -> str:
+    """The estimated time of a synchronous run beside the measured one, and in words whether that was a miss."""
+    times, estimated_s = run_times(results.runs, "sync"), results.environment.get("estimated s")
+    if not times or not estimated_s:
+        return "There is no complete synchronous run to compare the estimate with."
+    said = f"A synchronous run: {duration(estimated_s)} estimated, {duration(median(times))} measured"
+    if abs(median(times) / estimated_s - 1) <= 0.1:
+        return f"{said}; the estimate was within 10 %."
+    slower, faster = ("runs", "estimate") if median(times) > estimated_s else ("estimate", "runs")
     return (
-        f"Sync: {approx(predicted_s)} s predicted, {approx(measured_s)} s measured{spread}: "
-        f"{approx(printed(measured_s) / printed(predicted_s))} times the prediction."
+        f"{said}; the estimate missed by more than 10 %: machine or cluster were slower during the {slower} than "
+        f"during the {faster}, most often since something else was running."
     )
-
-
-def first_batch(batches: pd.DataFrame) -> str:
-    """How the first batch of the synchronous runs compares with the others: averages."""
-    sync = batches[batches["mode"] == "sync"]
-    times = sync.groupby(sync["batch"] == 1)["elapsed_s"].mean()
-    if len(times) < 2:
-        return "There is no synchronous run of several batches."
-    return f"Sync: batch 1 took {approx(times[True] / times[False])} times the average of the others."
 
 
 def accounted(accounts: pd.DataFrame | None) -> tuple[bool, str]:
     """Whether the accounts hold, and that as a sentence."""
     if accounts is None:
         return False, "Not checked: the topic was not read again after these runs."
-    if accounts["holds"].all():
-        arrived = f"All {accounts['acknowledged'].sum():,} acknowledged messages arrived"
-        failed = accounts["failed"].sum()
-        rest = f"; {counted(failed, 'message')} failed, and {'is' if failed == 1 else 'are'} known" if failed else ""
-        return True, f"{arrived}: none missing, duplicated or damaged{rest}."
-    bad = ", ".join(map(str, accounts.loc[~accounts["holds"], "run"]))
-    return False, f"The accounts do not hold for run {bad}: do not use its numbers."
+    if not accounts["holds"].all():
+        bad = ", ".join(map(str, accounts.loc[~accounts["holds"], "run"]))
+        return False, f"The accounts do not hold for run {bad}: do not use its numbers."
+    arrived = f"All {accounts['acknowledged'].sum():,} acknowledged messages arrived"
+    said = [f"{arrived}: none missing, duplicated, damaged or out of order"]
+    if failed := accounts["failed"].sum():
+        said.append(f"{counted(failed, 'message')} failed, and {'is' if failed == 1 else 'are'} known")
+    if foreign := accounts.attrs.get("foreign"):
+        said.append(f"{counted(foreign, 'message')} of other runs or programs left out")
+    return True, "; ".join(said) + "."
 
 
-METRICS = {
-    "elapsed time per batch: the sender's (ms)": lambda each: 1000 * each["batch_s"],
-    "elapsed time per batch: until acknowledged (ms)": lambda each: 1000 * each["delivered_s"],
-    "request rate: messages submitted / s": lambda each: each["request_rate"],
-    "response rate: messages acknowledged / s": lambda each: each["response_rate"],
-    "network: Produce requests / s": lambda each: each["requests_rate"],
-    "network: messages in a request": lambda each: each["messages_per_request"],
-}
+# --- What the notebooks show -----------------------------------------------------------------------------------------
 
 
-def source(*things: Callable) -> None:
+def show_source(*things: Callable) -> None:
     """Show the source of functions or classes, whole."""
     for thing in things:
         display(Code(inspect.getsource(thing).rstrip(), language="python"))
 
 
-def difference(first: Callable, second: Callable) -> None:
+def show_difference(first: Callable, second: Callable) -> None:
     """Show the lines in which the source of two functions differs, as a diff."""
     lines = (inspect.getsource(function).splitlines() for function in (first, second))
     changed = [line for line in difflib.ndiff(*lines) if line[0] in "+-"]
     display(Code("\n".join(changed), language="diff"))
 
 
-def table(frame: pd.DataFrame, *, prose: bool = False) -> None:
+def show_table(frame: pd.DataFrame, *, prose: bool = False) -> None:
     """Show a table; one of prose is aligned to the left."""
     shown = frame.to_html(border=0)
     if prose:
@@ -272,74 +270,53 @@ def table(frame: pd.DataFrame, *, prose: bool = False) -> None:
     display({"text/html": shown, "text/plain": frame.to_string()}, raw=True)
 
 
-def settings(config: dict[str, str], hidden: Iterable[str] = ("sasl.username", "sasl.password")) -> None:
+def show_settings(config: Mapping[str, str]) -> None:
     """Show a configuration in the form of the assignment's sample: key and secret hidden, and without paths."""
-    keys = ("bootstrap.servers", "security.protocol", "sasl.mechanisms", "sasl.username", "sasl.password")
+    hidden = ("sasl.username", "sasl.password")
+    keys = ("bootstrap.servers", "security.protocol", "sasl.mechanisms", *hidden)
     lines = [f"    {key!r}: {'***' if key in hidden else config[key]!r}," for key in keys if key in config]
     print("\n".join(["config = {", *lines, "}"]))
 
 
-def record(environment: dict[str, object]) -> None:
-    """Show what is measured with."""
-    rows = {
-        name: ", ".join(f"{key}={each}" for key, each in value.items()) if isinstance(value, dict) else value
-        for name, value in environment.items()
-    }
-    table(pd.DataFrame({"": rows}, dtype=str), prose=True)
+def place_for_answer() -> DisplayHandle:
+    """A place in the notebook that is filled in later, by its ``update``."""
+    return display(Markdown("*The answer comes with the results.*"), display_id=True)
 
 
-def runs_table(runs: Iterable[ProducerRun]) -> pd.DataFrame:
-    """One row a run: its time, its rate, and the averages over its batches."""
-    rows = {
-        number: {
-            "producer": run.mode,
-            "time (s)": approx(run.elapsed_s),
-            "acknowledged messages / s": approx(run.response_rate),
-            "batch, sender (ms)": approx(1000 * fmean(batch.elapsed_s for batch in run.batches)),
-            "batch, until acknowledged (ms)": approx(1000 * fmean(batch.delivered_s for batch in run.batches)),
-        }
-        for number, run in enumerate(runs, start=1)
-        if run.batches
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
+@contextlib.contextmanager
+def time_left(seconds: float) -> Iterator[Callable[[str], None]]:
+    """Show in one line what is under way, and how much is left of an estimated time.
 
+    The line is drawn when the caller says what comes next, and again where that takes more than eight seconds, by a
+    thread: a short run is never disturbed by it.
 
-def metrics_table(summary: dict[str, dict[str, float]]) -> pd.DataFrame:
-    """The assignment's three metrics, and the network's own beside them."""
-    rows = {name: [approx(value(each)) for each in summary.values()] for name, value in METRICS.items()}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(summary))
+    Yields:
+        A function to call with what comes next.
+    """
+    shown = display({"text/plain": ""}, raw=True, display_id=True)
+    began, said, drawn, over = time.monotonic(), "", threading.Event(), threading.Event()
 
+    def draw() -> None:
+        left = seconds - (time.monotonic() - began)
+        time_said = f"about {duration(left)} left" if left > 0 else f"{duration(-left)} longer than estimated"
+        shown.update({"text/plain": f"{said}; {time_said}"}, raw=True)
 
-def accounts(results: Results) -> None:
-    """Show the accounts, a row a mode, and say whether every message is accounted for; in red where not."""
-    found = results.tables.get("accounts")
-    holds, sentence = accounted(found)
-    if found is not None:
-        counts = found.drop(columns=["run", "run_id", "holds"]).groupby("mode").sum()
-        counts.insert(0, "runs", found.groupby("mode").size())
-        table(counts.map("{:,}".format))
-    if holds:
-        print(sentence)
-    else:
-        display(HTML(f'<p style="color:#b00020"><b>{html.escape(sentence)}</b></p>'))
+    def draw_again() -> None:
+        while not over.is_set():
+            if not drawn.wait(8):
+                draw()
+            drawn.clear()
 
+    def come_to(what: str) -> None:
+        nonlocal said
+        said = what
+        draw()
+        drawn.set()
 
-def progress_bar(messages: int) -> tqdm:
-    """A progress bar with the time left; in a notebook one output that changes, so that its last state is saved."""
-    form = "{bar:30} {n:,} of {total:,} messages, {remaining} left"
-    file = _Redrawn() if get_ipython() else sys.stderr
-    return tqdm(total=messages, file=file, mininterval=0.5, bar_format=form, ascii=False, ncols=90, position=0)
-
-
-class _Redrawn:
-    """A file for a progress bar: each text replaces the one before."""
-
-    def __init__(self) -> None:
-        self._shown = display({"text/plain": ""}, raw=True, display_id=True)
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            self._shown.update({"text/plain": text.strip()}, raw=True)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
+    threading.Thread(target=draw_again, daemon=True).start()
+    try:
+        yield come_to
+    finally:
+        over.set()
+        drawn.set()
+        shown.update({"text/plain": f"Ended after {duration(time.monotonic() - began)}."}, raw=True)
