@@ -79,8 +79,8 @@ async def execute(notebook: Any, folder: Path) -> str:
                     await client.async_execute_cell(cell, index)
                 except CellExecutionError as error:
                     if error.ename != "KeyboardInterrupt":
-                        said = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)
-                        raise RuntimeError(f"In {section}:\n{said}") from None
+                        said = "\n".join(cell.outputs[-1].get("traceback", [error.evalue]))
+                        raise RuntimeError(f"In {section}:\n" + re.sub(r"\x1b\[[0-9;]*m", "", said)) from None
                 if presses:
                     said = f"In {section}: interrupted"
                     if saved := await results():
@@ -130,4 +130,4 @@ def main(file: str, *given: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if sys.argv[1:] else sys.exit(__doc__)
