@@ -22,12 +22,10 @@ from pathlib import Path
 import pytest
 import trustme
 from brokers import allow, new_topic, reconfigure, wait_until_up
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AclOperation, AdminClient
+from confluent_kafka.admin import AclOperation
 from cryptography.hazmat.primitives import serialization
 
 import local_kafka
-from harness.client import ask, connect
 from kafka_helpers import ClusterError, end_offsets, ensure_topic, make_messages, produce_async, produce_sync, read_back
 from local_kafka import LocalKafka, LocalKafkaError, PlainError
 
@@ -345,18 +343,6 @@ def test_no_secret_in_a_verbose_traceback(kafka: LocalKafka, tmp_path: Path) -> 
     assert kafka.config["sasl.password"] not in shown.stdout + shown.stderr
 
 
-@pytest.mark.long
-def test_an_answer_of_the_cluster_is_not_called_a_lack_of_connection(kafka: LocalKafka) -> None:
-    """Such as that of a leader that was just elected; here it is given in place of one that can't be provoked."""
-
-    def question(_timeout_s: float) -> None:
-        raise KafkaException(KafkaError(KafkaError.OFFSET_NOT_AVAILABLE))
-
-    with connect(AdminClient, kafka.config) as connection:
-        said = attempt(lambda: ask(connection, question)).told()
-    assert said == "The cluster can't say: the cluster answered: Broker: Leader high watermark is not caught up."
-
-
 # --- Rights, and what the cluster refuses ----------------------------------------------------------------------------
 
 
@@ -392,18 +378,11 @@ def test_no_right_to_read(special: SpecialKafka) -> None:
     assert said.startswith(f"The topic {topic} can't be read to its end: this API key lacks the right")
 
 
-def test_replication_factor_refused(kafka: LocalKafka) -> None:
+def test_what_the_cluster_refuses(kafka: LocalKafka) -> None:
+    said = attempt(lambda: ensure_topic(kafka.config, "no spaces")).told()
+    assert said.startswith("The topic no spaces can't be created: the cluster answered: ") and "nvalid" in said
     said = attempt(lambda: ensure_topic(kafka.config, "thrice", replication=3)).told()
-    assert said == "The topic thrice can't be created: the cluster refuses this replication factor; leave it out."
-
-
-def test_number_of_partitions_refused(kafka: LocalKafka) -> None:
-    said = attempt(lambda: ensure_topic(kafka.config, "none", partitions=0)).told()
-    assert "refuses this number of partitions" in said
-
-
-def test_name_refused(kafka: LocalKafka) -> None:
-    assert "a topic's name can have letters" in attempt(lambda: ensure_topic(kafka.config, "no spaces")).told()
+    assert said.startswith("The topic thrice can't be created: the cluster answered: ") and "eplication factor" in said
 
 
 def test_no_such_topic(attempts: Attempts) -> None:
