@@ -265,13 +265,9 @@ def attempts(kafka: LocalKafka, special: SpecialKafka) -> Attempts:
             return pool.submit(attempt, action)
 
         helped = {f"lost after {n}": proxy(kafka.config, lost_after=n) for n in range(9)}
-        helped["slow link"] = proxy(kafka.config, delay_s=0.9)
+        helped["slow link"] = proxy(kafka.config, delay_s=0.45)  # each way
         helped = {name: stack.enter_context(way) for name, way in helped.items()}
         helped["debug"] = {**kafka.config, "debug": "all"}
-        helped["second address"] = {
-            **kafka.config,
-            "bootstrap.servers": f"{closed_port()},{kafka.config['bootstrap.servers']}",
-        }
         no_connection = {name: start(lambda c=config: ensure_topic(c, "any")) for name, config in configs.items()}
         not_seen = [
             start(lambda: produce_sync(special.reader, hidden, [])),
@@ -299,9 +295,15 @@ def test_no_connection(attempts: Attempts, cause: str) -> None:
 
 
 def test_what_a_patient_client_gets_over(attempts: Attempts) -> None:
-    """A connection lost during the login, a slow link, one wrong address of two; lines of debugging are no errors."""
-    assert len(attempts.helped) == 12
+    """A connection lost during the login, and a slow link; and what it says when it is to say more is no error."""
+    assert len(attempts.helped) == 11
     assert {name: each.error for name, each in attempts.helped.items() if each.error} == {}
+
+
+def test_second_address_of_two_helps(kafka: LocalKafka) -> None:
+    """One of several addresses that is wrong is no error."""
+    config = {**kafka.config, "bootstrap.servers": f"{closed_port()},{kafka.config['bootstrap.servers']}"}
+    ensure_topic(config, "reached-all-the-same")
 
 
 def test_brokers_elsewhere(attempts: Attempts) -> None:
