@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeGuard, TypeVar
+from typing import Any, Generic, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -17,27 +17,13 @@ from confluent_kafka.admin import AdminClient
 from harness.config import LEFT_OUT, ClientConfig, refused_settings
 from harness.errors import ClusterError
 
-NOT_TLS = "the server doesn't speak TLS there; check security.protocol and the port"
-CLOSED = (
-    "the connection is closed before it can be used; most often the server wants TLS and a login "
-    "(security.protocol=SASL_SSL), else check port and network"
-)
-SLOW = (
-    "the handshake with the server took too long; check host, port and security.protocol, and that the network isn't "
-    "too slow"
-)
-# These may go by themselves, when the client connects again.
-PASSING = (NOT_TLS, CLOSED, SLOW)
 # What the client library reports, and what that means to somebody who has just filled in a file. First match counts,
 # and what comes up late in a connection stands first: of several addresses, one that was reached tells most.
-EXPLANATIONS = [
-    ("replication factor", "the cluster refuses this replication factor; leave it out"),
-    ("number of partitions", "the cluster refuses this number of partitions; ask for 1 or more"),
-    ("topic name is invalid|TOPIC_EXCEPTION", "a topic's name can have letters, digits, '.', '_' and '-' only"),
+LASTING = [
     ("unknown topic", "it isn't there; ensure_topic() creates it"),
     (
         r"\b_AUTHENTICATION\b.*(not valid in current SASL state|Unsupported SASL mechanism)",
-        "the server offers no such login; check security.protocol and sasl.mechanisms (on Confluent Cloud SASL_SSL and "
+        "the server offers no such login; check security.protocol and sasl.mechanisms (Confluent Cloud: SASL_SSL and "
         "PLAIN)",
     ),
     # Where the connection is lost during the login, the client uses that code, too, and then names the loss.
@@ -51,19 +37,16 @@ EXPLANATIONS = [
         "the server's certificate is not trusted, has expired or is for another name; check bootstrap.servers and "
         "ssl.ca.location, or install ca-certificates",
     ),
-    ("wrong version number|PLAINTEXT broker listener", NOT_TLS),
     (
         "Invalid response size",
         "what answers there is not Kafka; check host and port in bootstrap.servers, and security.protocol",
     ),
-    ("closed by peer.* (APIVERSION_QUERY|AUTH\\w*|UP)", CLOSED),
     # A broker that the cluster has named is known by its number.
     (
         r"([^\s/]+)/\d+: (?:Failed to resolve|Connect to|Connection setup timed out)",
         "the cluster was reached, but not its broker at {}, the address that the cluster itself gives; check that it "
         "can be reached from here (advertised.listeners)",
     ),
-    ("ApiVersion.*timed out|timed out.* (SSL_HANDSHAKE|APIVERSION_QUERY|AUTH)", SLOW),
     (
         "Connection refused",
         "nothing listens there; check host and port in bootstrap.servers, and that the cluster is running",
@@ -73,6 +56,23 @@ EXPLANATIONS = [
         "the host name in bootstrap.servers is unknown; check it for typing errors, and that the cluster exists",
     ),
 ]
+# These may go by themselves, when the client connects again.
+PASSING = [
+    (
+        "wrong version number|PLAINTEXT broker listener",
+        "the server doesn't speak TLS there; check security.protocol and the port",
+    ),
+    (
+        r"closed by peer.* (APIVERSION_QUERY|AUTH\w*|UP)",
+        "the connection is closed before it can be used; most often the server wants TLS and a login "
+        "(security.protocol=SASL_SSL), else check port and network",
+    ),
+    (
+        "ApiVersion.*timed out|timed out.* (SSL_HANDSHAKE|APIVERSION_QUERY|AUTH)",
+        "the handshake with the server took too long; check host, port and security.protocol, and whether the network "
+        "is slow",
+    ),
+]
 
 
 def explain(error: object, heard: Iterable[str] = ()) -> str:
@@ -80,24 +80,16 @@ def explain(error: object, heard: Iterable[str] = ()) -> str:
     error = error.args[0] if isinstance(error, KafkaException) else error
     if meaning := known([str(error), *heard]):
         return meaning
-    if is_answer(error):
+    if isinstance(error, KafkaError) and error.code() > 0:  # the codes of the client itself are below 0
         return f"the cluster answered: {error.str().rstrip('.')}"
     return "no answer came in time; check the network, bootstrap.servers and security.protocol"
 
 
-def known(said: Iterable[str]) -> str | None:
+def known(said: Iterable[str], meanings: Iterable[tuple[str, str]] = (*LASTING, *PASSING)) -> str | None:
     """What the client's words mean, where that is known."""
     said = list(said)
-    for pattern, meaning in EXPLANATIONS:
-        for line in said:
-            if match := re.search(pattern, line, re.IGNORECASE):
-                return meaning.format(*match.groups())
-    return None
-
-
-def is_answer(error: object) -> TypeGuard[KafkaError]:
-    """Whether that is the cluster's own answer: the codes of the client itself are below 0."""
-    return isinstance(error, KafkaError) and error.code() > 0
+    matches = ((re.search(pattern, line, re.IGNORECASE), meaning) for pattern, meaning in meanings for line in said)
+    return next((meaning.format(*match.groups()) for match, meaning in matches if match), None)
 
 
 def in_words(error_name: str) -> str:
@@ -269,12 +261,5 @@ def ask(connection: Connection, question: Callable[[float], Answer]) -> Answer:
             return question(max(0.8, min(waited / 3, CONNECT_TIMEOUT_S - waited)))
         except KafkaException as error:
             connection.client.poll(0.05)  # hear what the client has to say
-            cause = known(heard)
-            lasting = cause and cause not in PASSING
-            if time.monotonic() - asked > (PATIENCE_S if lasting else CONNECT_TIMEOUT_S):
-                what = (
-                    "The cluster can't say"
-                    if is_answer(error.args[0]) and not cause
-                    else "No connection to the cluster"
-                )
-                raise ClusterError(f"{what}: {explain(error, heard)}.") from None
+            if time.monotonic() - asked > (PATIENCE_S if known(heard, LASTING) else CONNECT_TIMEOUT_S):
+                raise ClusterError(f"No connection to the cluster: {explain(error, heard)}.") from None

@@ -75,13 +75,14 @@ def _started(choice: str, rtt_ms: int, stack: contextlib.ExitStack) -> Cluster:
 
     if choice == "simulated":
         config = stack.enter_context(simulated_cluster(rtt_ms)).config
-        return Cluster("simulated", f"simulated cluster, round trip {rtt_ms} ms", ClientConfig(config), stack.close)
-    if choice == "distant":
+        name = f"simulated cluster, round trip {rtt_ms} ms"
+    elif choice == "distant":
         config = stack.enter_context(LocalKafka(3, distance_ms=rtt_ms)).config
         name = f"distant Apache Kafka {KAFKA_VERSION} (on this machine, {rtt_ms} ms away)"
-        return Cluster("distant", name, ClientConfig(config), stack.close)
-    config = stack.enter_context(LocalKafka()).config
-    return Cluster("local", f"local Apache Kafka {KAFKA_VERSION}", ClientConfig(config), stack.close)
+    else:
+        config = stack.enter_context(LocalKafka()).config
+        choice, name = "local", f"local Apache Kafka {KAFKA_VERSION}"
+    return Cluster(choice, name, ClientConfig(config), stack.close)
 
 
 def describe_cluster(cluster: Cluster, topic: str) -> dict[str, object]:

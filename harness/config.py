@@ -36,22 +36,13 @@ class ClientConfig(dict[str, Any]):
 def quiet_logger() -> logging.Logger:
     """A logger that keeps the client library's log lines off the screen; errors are reported where they are met."""
     logger = logging.getLogger("kafka.client")
-    logger.propagate = False
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
+    logger.disabled = True
     return logger
 
 
-# What begins like this is left out. The console's file may hold the first five, for other programs: a Producer refuses
-# them or warns of them. With the last one, reports of successes would not come, and no message could be accounted for.
-LEFT_OUT = (
-    "schema.registry.",
-    "basic.auth.",
-    "session.timeout.ms",
-    "group.id",
-    "auto.offset.reset",
-    "delivery.report.only.error",
-)
+# What begins like this is left out: settings in the console's file that a producer refuses or warns of; and that with
+# which reports of successes would not come, so that no message could be accounted for.
+LEFT_OUT = ("schema.registry.", "basic.auth.", "session.timeout.ms", "delivery.report.only.error")
 # A consumer that joins no group, commits nothing, never jumps over what is there, and isn't held up by a transaction
 # of another program that is still open. The client wants a group's name.
 READER_SETTINGS = {
@@ -67,12 +58,10 @@ MEASURED_SETTINGS = {"acks": "all", "enable.idempotence": "true"}
 SET_BY_THE_RUN = ("request.required.acks", "message.timeout.ms", "delivery.timeout.ms", "statistics.interval.ms")
 # Settings whose values may be shown and saved. By name, not by value: a secret may look like a number or a word.
 SHOWN_SETTINGS = (
-    "acks",
+    *MEASURED_SETTINGS,
     "batch.size",
     "compression.type",
-    "enable.idempotence",
     "linger.ms",
-    "queue.buffering.max.messages",
     "sasl.mechanisms",
     "security.protocol",
 )
@@ -208,8 +197,9 @@ def load_config(properties: str | Path = "client.properties", env: str | Path = 
         if stray and "bootstrap.servers" not in entries:
             _say_what_was_found(Path(properties), file, [key for key in names if names[key] in entries], near)
             return None
-    _judge(entries, {name: key for key, name in names.items()}, near, file)
-    print("\n".join([f"Configuration from {_place(entries)}.", *near]))
+    place = " and ".join(sorted({where.split(", ")[0] for _, where in entries.values()})) or file.name
+    _judge(entries, {name: key for key, name in names.items()}, near, place)
+    print("\n".join([f"Configuration from {place}.", *near]))
     return ClientConfig((key, value) for key, (value, _) in entries.items())
 
 
@@ -235,9 +225,7 @@ def _read(path: Path, names: Mapping[str, str], *, shared: bool) -> tuple[Entrie
         key, equals, value = (each.strip() for each in line.removeprefix("export ").partition("="))
         meant = _meant(key.partition(" ")[0])
         if not (key and equals) and (meant or not shared):
-            raise ConfigError(
-                f"{where} is not of the form {'KEY' if shared else 'key'}=value{meant}; correct or remove it."
-            )
+            raise ConfigError(f"{where} is not of the form key=value{meant}; correct or remove it.")
         if key in ANSWERED and not shared:
             raise ConfigError(f"{where}: {key} {ANSWERED[key]}.")
         if key in names or not (shared or key.startswith(LEFT_OUT)):
@@ -252,12 +240,8 @@ def _add(entries: Entries, key: str, value: str, where: str) -> None:
         raise ConfigError(f"{where} gives a key again that {entries[key][1].split(', ')[-1]} has; keep one of them.")
     if quoted := QUOTED.fullmatch(value):
         value = quoted[2]
-    elif comment := re.search(r"\s+[#;]", value):
-        if key in ("sasl.username", "sasl.password"):
-            raise ConfigError(
-                f"{where}: is what begins with # or ; a comment? Put it on a line of its own, or the value in quotes."
-            )
-        value = value[: comment.start()]
+    elif key not in ("sasl.username", "sasl.password"):  # in these it could be meant, so it is judged
+        value = re.split(r"\s+[#;]", value, maxsplit=1)[0]
     entries[key] = (value, where)
 
 
@@ -273,23 +257,22 @@ def _fault(key: str, value: str) -> str | None:
         return "is missing; fill it in"
     if PLACEHOLDER.fullmatch(value):
         return "is still a placeholder; put your own in its place"
-    strange = [each for each in value if not (each.isascii() or each.isalnum()) or not each.isprintable()]
-    if key in FIVE and (strange or value[0] in "\"'" or value[-1] in "\"'"):
-        return "has a quotation mark, or a character that can't be seen; type it again"
+    readable = all(each.isprintable() and (each.isascii() or each.isalnum()) for each in value)
+    if key in FIVE and (not readable or re.search(r"""^["']|["']$|\s[#;]""", value)):
+        return "has a comment, a quotation mark or a character that can't be seen in it; type it again"
     form, words = FORMS.get(key, (".*", ""))
     return None if re.fullmatch(form, value, re.IGNORECASE | re.ASCII) else f"has to be {words}"
 
 
-def _judge(entries: Entries, named: Mapping[str, str], near: list[str], file: Path) -> None:
+def _judge(entries: Entries, named: Mapping[str, str], near: list[str], place: str) -> None:
     """Raise ConfigError unless the settings can be right; ``named``: what their user calls them."""
     for key, (value, where) in entries.items():
         if fault := _fault(key, value):
             raise ConfigError(f"{where}: the value{f' of {named[key]}' if key in named else ''} {fault}.")
-    place = _place(entries) or file.name
     login = "sasl.password" in entries or entries.get("security.protocol", ("", ""))[0].upper().startswith("SASL_")
     if missing := [named[key] for key in (FIVE if login else FIVE[:1]) if key not in entries]:
-        sentence = f"{place} lacks {' and '.join(missing)}; add it as in the example file."
-        raise ConfigError(" ".join([sentence, *near[:1]]))
+        hint = f" {near[0]}" if near else ""
+        raise ConfigError(f"{place} lacks {' and '.join(missing)}; add it as in the example file.{hint}")
     # The rest is the client's to judge; without the address, which it would look up.
     settings = ClientConfig((key, value) for key, (value, _) in entries.items() if key != "bootstrap.servers")
     try:
@@ -302,10 +285,6 @@ def _judge(entries: Entries, named: Mapping[str, str], near: list[str], file: Pa
         else:
             said = f"the client refuses {' with '.join(refused) or 'the settings'}; correct or remove it"
         raise ConfigError(f"{where}: {said}.") from None
-
-
-def _place(entries: Entries) -> str:
-    return " and ".join(sorted({where.split(", ")[0] for _, where in entries.values()}))
 
 
 def _say_what_was_found(properties: Path, env: Path, passed_over: list[str], near: list[str]) -> None:

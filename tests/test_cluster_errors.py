@@ -22,12 +22,10 @@ from pathlib import Path
 import pytest
 import trustme
 from brokers import allow, new_topic, reconfigure, wait_until_up
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AclOperation, AdminClient
+from confluent_kafka.admin import AclOperation
 from cryptography.hazmat.primitives import serialization
 
 import local_kafka
-from harness.client import ask, connect
 from kafka_helpers import ClusterError, end_offsets, ensure_topic, make_messages, produce_async, produce_sync, read_back
 from local_kafka import LocalKafka, LocalKafkaError, PlainError
 
@@ -267,13 +265,9 @@ def attempts(kafka: LocalKafka, special: SpecialKafka) -> Attempts:
             return pool.submit(attempt, action)
 
         helped = {f"lost after {n}": proxy(kafka.config, lost_after=n) for n in range(9)}
-        helped["slow link"] = proxy(kafka.config, delay_s=0.9)
+        helped["slow link"] = proxy(kafka.config, delay_s=0.45)  # each way
         helped = {name: stack.enter_context(way) for name, way in helped.items()}
         helped["debug"] = {**kafka.config, "debug": "all"}
-        helped["second address"] = {
-            **kafka.config,
-            "bootstrap.servers": f"{closed_port()},{kafka.config['bootstrap.servers']}",
-        }
         no_connection = {name: start(lambda c=config: ensure_topic(c, "any")) for name, config in configs.items()}
         not_seen = [
             start(lambda: produce_sync(special.reader, hidden, [])),
@@ -301,9 +295,15 @@ def test_no_connection(attempts: Attempts, cause: str) -> None:
 
 
 def test_what_a_patient_client_gets_over(attempts: Attempts) -> None:
-    """A connection lost during the login, a slow link, one wrong address of two; lines of debugging are no errors."""
-    assert len(attempts.helped) == 12
+    """A connection lost during the login, and a slow link; and what it says when it is to say more is no error."""
+    assert len(attempts.helped) == 11
     assert {name: each.error for name, each in attempts.helped.items() if each.error} == {}
+
+
+def test_second_address_of_two_helps(kafka: LocalKafka) -> None:
+    """One of several addresses that is wrong is no error."""
+    config = {**kafka.config, "bootstrap.servers": f"{closed_port()},{kafka.config['bootstrap.servers']}"}
+    ensure_topic(config, "reached-all-the-same")
 
 
 def test_brokers_elsewhere(attempts: Attempts) -> None:
@@ -345,18 +345,6 @@ def test_no_secret_in_a_verbose_traceback(kafka: LocalKafka, tmp_path: Path) -> 
     assert kafka.config["sasl.password"] not in shown.stdout + shown.stderr
 
 
-@pytest.mark.long
-def test_an_answer_of_the_cluster_is_not_called_a_lack_of_connection(kafka: LocalKafka) -> None:
-    """Such as that of a leader that was just elected; here it is given in place of one that can't be provoked."""
-
-    def question(_timeout_s: float) -> None:
-        raise KafkaException(KafkaError(KafkaError.OFFSET_NOT_AVAILABLE))
-
-    with connect(AdminClient, kafka.config) as connection:
-        said = attempt(lambda: ask(connection, question)).told()
-    assert said == "The cluster can't say: the cluster answered: Broker: Leader high watermark is not caught up."
-
-
 # --- Rights, and what the cluster refuses ----------------------------------------------------------------------------
 
 
@@ -392,18 +380,11 @@ def test_no_right_to_read(special: SpecialKafka) -> None:
     assert said.startswith(f"The topic {topic} can't be read to its end: this API key lacks the right")
 
 
-def test_replication_factor_refused(kafka: LocalKafka) -> None:
+def test_what_the_cluster_refuses(kafka: LocalKafka) -> None:
+    said = attempt(lambda: ensure_topic(kafka.config, "no spaces")).told()
+    assert said.startswith("The topic no spaces can't be created: the cluster answered: ") and "nvalid" in said
     said = attempt(lambda: ensure_topic(kafka.config, "thrice", replication=3)).told()
-    assert said == "The topic thrice can't be created: the cluster refuses this replication factor; leave it out."
-
-
-def test_number_of_partitions_refused(kafka: LocalKafka) -> None:
-    said = attempt(lambda: ensure_topic(kafka.config, "none", partitions=0)).told()
-    assert "refuses this number of partitions" in said
-
-
-def test_name_refused(kafka: LocalKafka) -> None:
-    assert "a topic's name can have letters" in attempt(lambda: ensure_topic(kafka.config, "no spaces")).told()
+    assert said.startswith("The topic thrice can't be created: the cluster answered: ") and "eplication factor" in said
 
 
 def test_no_such_topic(attempts: Attempts) -> None:

@@ -256,7 +256,7 @@ REFUSED = [
         "lacks SASL_PASSWORD.*line 5 has an unusual key .*SASL_PASSWORD",
     ),
     (".env", COURSE.replace("SASL_USERNAME=ABCDEFGH12345678\n", ""), "lacks SASL_USERNAME"),
-    (".env", COURSE.replace("SASL_PASSWORD=", "SASL_PASSWORD "), "line 5 is not of the form KEY=value"),
+    (".env", COURSE.replace("SASL_PASSWORD=", "SASL_PASSWORD "), "line 5 is not of the form key=value"),
     (".env", COURSE + "SASL_USERNAME=ANOTHERKEY123456\n", "line 6.*again.*line 4"),
     (
         ".env",
