@@ -125,7 +125,11 @@ def finding(results: Results) -> str:
         f"it delivers {counted(round(summary[fast]['messages']), 'message')} in {approx(times[fast])} s, the "
         f"{FULL_NAME[slow]} one in {approx(times[slow])} s"
     )
-    took += " (one run each)" if runs == [1, 1] else f" (medians of {runs[0]} and {runs[1]} runs)"
+    took += (
+        " (one run each, which does not show how much this varies)"
+        if runs == [1, 1]
+        else f" (medians of {runs[0]} and {runs[1]} runs)"
+    )
     if (ratio := times[slow] / times[fast]) < CLEARLY:
         said = [f"**Neither producer is clearly faster; the {FULL_NAME[fast]} one, by a little: {took}.**"]
     else:
