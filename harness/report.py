@@ -66,13 +66,10 @@ def ratio_of_medians(first: Sequence[float], second: Sequence[float]) -> tuple[f
 
 
 def median_interval(values: Iterable[float]) -> tuple[float, float, float, float]:
-    """The median, and an interval for it that assumes nothing of the distribution's shape.
+    """(median, low, high, coverage): the median, and an interval for it, whatever the distribution's shape.
 
-    Returns:
-        (median, low, high, coverage): low and high are the k-th smallest and k-th largest value, with the largest k
-        that covers the true median with a probability of at least 0.95, or else 1; coverage is that probability, for
-        independent values. Without a value, NaN and a coverage of 0.
-
+    low and high are the k-th smallest and the k-th largest value, with the largest k that covers the true median with
+    a probability (coverage, for independent values) of 0.95 or more, else the first. NaN and 0 without a value.
     Source: order statistics; the number of values below the median is binomial with probability 1/2.
     """
     ordered = sorted(values)
