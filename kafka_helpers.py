@@ -90,8 +90,8 @@ def make_messages(run_id: str, count: int, *, seed: int = 7) -> list[tuple[bytes
 
 # --- The two producers -----------------------------------------------------------------------------------------------
 
-# The client is called with arguments by position: names would cost a noticeable part of the time that is measured.
 Messages = Iterable[tuple[bytes, bytes]]  # keys and values
+# The client is called with arguments by position: names would cost a noticeable part of the time that is measured.
 
 
 def produce_async(
@@ -158,15 +158,14 @@ def warm_up(config: Mapping[str, str], topic: str, *, at_most_s: float = 30.0) -
 
     Java compiles what is used often while it runs, and a Kafka that has just started gets faster by that. First come
     connections, since each run begins with one. Where the round trip is short, runs of both producers follow in turns,
-    as they will be measured, until the times of both stand still. Brokers on this machine that are made to look far
-    away would see too few messages that way, and are warmed up by several producers at once. In a cloud, others have
-    warmed up the brokers, and its quotas forbid the crowd: there, only the connections come before the timing, and
-    the whole takes some 15 s.
+    as they will be measured, until the times of both stand still. Brokers on this machine that only seem far away would
+    see too few messages that way: several producers at once warm them up. A cloud's brokers are warm, and its quotas
+    forbid the crowd: there, only the connections come before the timing, some 15 s in all.
 
     Args:
         config: client configuration.
         topic: where to send to.
-        at_most_s: then it is enough, steady or not; the timing itself may take as long as a third of it.
+        at_most_s: then it is enough, steady or not; the timing takes another third of that, or half.
 
     Returns:
         In milliseconds, medians of three short synchronous runs: the round trip of a request, from the client's
@@ -174,7 +173,6 @@ def warm_up(config: Mapping[str, str], topic: str, *, at_most_s: float = 30.0) -
 
     Raises:
         RunIncomplete: not all messages were delivered.
-        KeyboardInterrupt: the user pressed the stop button.
     """
     messages, ends = make_messages("warm-up", 20_000), time.monotonic() + at_most_s
 
@@ -213,7 +211,7 @@ def connect_repeatedly(config: Mapping[str, str], topic: str, *, times: int = 40
 
 
 def produce_at_once(config: Mapping[str, str], topic: str, messages: Messages, *, seconds: float) -> None:
-    """Sixteen synchronous producers at the same time, for so many seconds; what they meet is not told."""
+    """Sixteen synchronous producers at the same time, for so many seconds."""
     over = threading.Event()
     with ThreadPoolExecutor(16) as pool:
         try:

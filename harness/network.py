@@ -39,10 +39,10 @@ decode = msgspec.json.Decoder(Text).decode
 
 
 class Network:
-    """The statistics' texts, decoded as they come: only sums are kept, however long the run.
+    """The statistics' texts, decoded as they come: only sums stay in memory. Source: librdkafka's STATISTICS.md.
 
-    Source: librdkafka's STATISTICS.md. Its counters grow for as long as the client knows a broker, and begin at 0 again
-    when one comes back that was gone; times are windows since the text before.
+    Its counters begin at 0 again when a broker comes back that was gone, and what
+    they counted since the last text before that is never told; times are windows since the text before.
     """
 
     def __init__(self) -> None:
@@ -87,5 +87,5 @@ class Network:
         """
         grown = {name: self._grown[name] for name in ("produce_requests", "responses")}
         means = {key: self._sums[name] / max(1, self._counts[name]) / 1000 for name, key in WINDOWS.items()}
-        per_request = acknowledged / max(1, grown["produce_requests"])
-        return grown | {"messages_per_request": per_request, **means, "throttle_ms": self._throttle_ms}
+        means |= {"messages_per_request": acknowledged / max(1, grown["produce_requests"])}
+        return grown | means | {"throttle_ms": self._throttle_ms}

@@ -18,6 +18,7 @@ from harness.runs import ProducerRun
 from harness.topics import offsets
 
 Message = tuple[bytes | None, bytes | None]
+COLUMNS = ["run_id", "expected", "received", "missing", "duplicated", "damaged", "out_of_order"]
 
 
 def find_messages(
@@ -31,8 +32,8 @@ def find_messages(
 ) -> pd.DataFrame:
     """Read the topic again and look for every message of the runs, by run id and sequence number.
 
-    Of each message that was sent only a checksum is kept, five bytes in all. A topic that is compacted
-    (``cleanup.policy=compact``) keeps only the last message of each key; there, the others count as missing.
+    Of each message that was sent only a checksum stays in memory. A compacted topic has only the last message of each
+    key; there, the others count as missing.
 
     Args:
         config: client configuration.
@@ -81,19 +82,13 @@ def find_messages(
                 before = latest.setdefault((run_id, partition, key), number)
                 out_of_order[run_id] += number < before
                 latest[run_id, partition, key] = max(number, before)
-    rows = [
-        {
-            "run_id": run_id,
-            "expected": len(seen) - len(excused.get(run_id, ())),
-            "received": sum(seen),
-            "missing": sum(not copy and n not in excused.get(run_id, ()) for n, copy in enumerate(seen)),
-            "duplicated": duplicated[run_id],
-            "damaged": damaged[run_id],
-            "out_of_order": out_of_order[run_id],
-        }
-        for run_id, seen in copies.items()
-    ]
-    table = pd.DataFrame(rows)
+    rows = []
+    for run_id, seen in copies.items():
+        failed = excused.get(run_id, set())
+        missing = {number for number, copy in enumerate(seen) if not copy} - failed
+        counts = (len(seen) - len(failed), sum(seen), len(missing))
+        rows.append((run_id, *counts, duplicated[run_id], damaged[run_id], out_of_order[run_id]))
+    table = pd.DataFrame(rows, columns=COLUMNS)
     table.attrs["foreign"] = foreign
     return table
 
@@ -108,10 +103,7 @@ def _read_all(config: Mapping[str, str], topic: str, start: Mapping[int, int]) -
         number: (max(oldest, start.get(number, 0)), end) for number, (oldest, end) in offsets(config, topic).items()
     }
     if any(spans.get(number, (0, -1))[1] < first for number, first in start.items()):
-        raise ClusterError(
-            f"The topic {topic} is another one than when the runs began: it was deleted and made anew, so that their "
-            "messages can't be looked for; measure again."
-        )
+        raise ClusterError(f"The topic {topic} is another one than when the runs began, made anew; measure again.")
     with connect(Consumer, config, **READER_SETTINGS) as connection:
         consumer = connection.client
         consumer.assign([TopicPartition(topic, number, first) for number, (first, _) in spans.items()])
@@ -142,14 +134,11 @@ def _read_all(config: Mapping[str, str], topic: str, start: Mapping[int, int]) -
 
 def reconcile(runs: Iterable[ProducerRun], found: pd.DataFrame) -> pd.DataFrame:
     """What the runs counted beside what :func:`find_messages` found; ``holds`` says whether nothing is lost."""
-    rows = [
-        {"run": number, "run_id": run.run_id, "mode": run.mode, "submitted": run.submitted}
-        | {"acknowledged": run.acknowledged, "failed": run.failed}
-        for number, run in enumerate(runs, start=1)
-    ]
-    table = pd.DataFrame(rows).merge(found.drop(columns="expected"), on="run_id", how="left")
+    counted = [(n, r.run_id, r.mode, r.submitted, r.acknowledged, r.failed) for n, r in enumerate(runs, start=1)]
+    table = pd.DataFrame(counted, columns=["run", "run_id", "mode", "submitted", "acknowledged", "failed"])
+    table = table.merge(found.drop(columns="expected"), on="run_id", how="left")
     faults = table[["missing", "duplicated", "damaged", "out_of_order"]].sum(axis=1)
-    counted = (table.submitted == table.acknowledged + table.failed) & (table.acknowledged <= table.received)
-    table["holds"] = counted & (faults == 0)
+    adds_up = (table.submitted == table.acknowledged + table.failed) & (table.acknowledged <= table.received)
+    table["holds"] = adds_up & (faults == 0)
     table.attrs["foreign"] = found.attrs["foreign"]
     return table

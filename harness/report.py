@@ -65,13 +65,10 @@ def ratio_of_medians(first: Sequence[float], second: Sequence[float]) -> tuple[f
 
 
 def median_interval(values: Iterable[float]) -> tuple[float, float, float, float]:
-    """The median, and an interval for it that assumes nothing of the distribution's shape.
+    """(median, low, high, coverage): the median, and an interval for it, whatever the distribution's shape.
 
-    Returns:
-        (median, low, high, coverage): low and high are the k-th smallest and k-th largest value, with the largest k
-        that covers the true median with a probability of at least 0.95, or else 1; coverage is that probability, for
-        independent values. Without a value, NaN and a coverage of 0.
-
+    low and high are the k-th smallest and the k-th largest value, with the largest k that covers the true median with
+    a probability (coverage, for independent values) of 0.95 or more, else the first. NaN and 0 without a value.
     Source: order statistics; the number of values below the median is binomial with probability 1/2.
     """
     ordered = sorted(values)
@@ -124,7 +121,11 @@ def finding(results: Results) -> str:
         f"it delivers {counted(round(summary[fast]['messages']), 'message')} in {approx(times[fast])} s, the "
         f"{FULL_NAME[slow]} one in {approx(times[slow])} s"
     )
-    took += " (one run each)" if runs == [1, 1] else f" (medians of {runs[0]} and {runs[1]} runs)"
+    took += (
+        " (one run each, which does not show how much this varies)"
+        if runs == [1, 1]
+        else f" (medians of {runs[0]} and {runs[1]} runs)"
+    )
     if (ratio := times[slow] / times[fast]) < CLEARLY:
         said = [f"**Neither producer is clearly faster; the {FULL_NAME[fast]} one, by a little: {took}.**"]
     else:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
-from typing import TypeVar
+from typing import Any
 
 import pandas as pd
 
@@ -10,7 +10,6 @@ from harness.client import in_words
 from harness.errors import RunIncomplete
 
 INTERRUPTED = "interrupted"
-Thing = TypeVar("Thing")
 
 
 @dataclass
@@ -127,7 +126,7 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
-def rounds(number: int, things: Iterable[Thing]) -> Iterator[tuple[int, Thing]]:
+def rounds(number: int, things: Iterable) -> Iterator[tuple[int, Any]]:
     """Each thing in turn, again and again; every second round backwards, so that a drift affects all alike."""
     things = list(things)
     for round_ in range(number):

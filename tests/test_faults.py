@@ -258,11 +258,7 @@ def test_five_million_messages(kafka: LocalKafka, topic: str) -> None:
     ended.set()
     watcher.join()
     grown = (max(sizes) - at_first) / 1e6
-    times = [batch.started_s for batch in run.batches]
-    tenth = len(times) // 10
-    first, last = ((part[-1] - part[0]) / (len(part) - 1) / 500 for part in (times[:tenth], times[-tenth:]))
     print(f"\n{run}: {run.response_rate:,.0f} messages/s, queue full {run.queue_full:,} times, memory +{grown:.0f} MB")
-    print(f"from message to message: {first * 1e6:.2f} us in the first tenth, {last * 1e6:.2f} us in the last")
     assert run.complete and run.submitted == run.acknowledged == count
     assert grown < 400
     found = read_back(kafka.config, topic, {run_id: messages()})

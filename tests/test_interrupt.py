@@ -171,7 +171,7 @@ class Pressing(tuple):
 def test_in_the_middle_of_a_batch(kafka: LocalKafka, produce: Callable, frozen: Callable) -> None:
     """What is handed over after the stop, and before the run can end, isn't waited for."""
     topic, messages = new_topic(kafka.config), make_messages("middle", 1_000)
-    messages[700] = Pressing(messages[700])
+    messages[500] = Pressing(messages[500])
     run = produce(kafka.config, topic, then(messages, 500, frozen), delivery_timeout_s=15)
     assert time.monotonic() - Pressing.pressed < 2
     thaw(kafka)

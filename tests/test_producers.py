@@ -1,7 +1,6 @@
 """The two producers on a real broker: what they count, time and report."""
 
 import itertools
-import statistics
 import time
 
 import pytest
@@ -11,7 +10,7 @@ import kafka_helpers as kh
 from harness.errors import ConfigError
 from harness.measurement import measured
 from harness.runs import INTERRUPTED, outcome
-from local_kafka import LocalKafka, simulated_cluster
+from local_kafka import simulated_cluster
 
 PRODUCERS = [kh.produce_async, kh.produce_sync]
 
@@ -182,15 +181,6 @@ def test_replicated_like_confluent_cloud(kafka3):
     assert "sasl.password" not in str(described) and kafka3.config["sasl.password"] not in str(described)
     for produce in (kh.produce_async, kh.produce_sync):
         assert produce(kafka3.config, "replicated", itertools.islice(messages(300), 300)).complete
-
-
-@pytest.mark.long
-def test_the_warm_up_foretells_a_run():
-    with LocalKafka() as fresh:
-        kh.ensure_topic(fresh.config, "t")
-        _, message_ms = kh.warm_up(fresh.config, "t")
-        runs = [kh.produce_sync(fresh.config, "t", messages(5_000)) for _ in range(3)]
-    assert 0.5 < statistics.median(run.elapsed_s for run in runs) / 5 / message_ms < 1.5  # a busy machine may change
 
 
 def test_the_users_stop_counts_whatever_else_went_wrong(kafka, topic):
