@@ -26,10 +26,10 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation, AdminClient
 from cryptography.hazmat.primitives import serialization
 
-import local_kafka
+import local_kafka.broker
 from harness.client import ask, connect
 from kafka_helpers import ClusterError, end_offsets, ensure_topic, make_messages, produce_async, produce_sync, read_back
-from local_kafka import LocalKafka, LocalKafkaError, PlainError
+from local_kafka import LocalKafka, LocalKafkaError
 
 ROOT = Path(__file__).resolve().parent.parent
 READER_SECRET = "reader+secret/42="
@@ -107,7 +107,7 @@ class SpecialKafka:
 @pytest.fixture(scope="module")
 def special() -> Iterator[SpecialKafka]:
     with LocalKafka() as kafka:
-        ports = dict(zip(("EXPIRED", "MISNAMED", "OPEN"), local_kafka.free_ports(3), strict=True))
+        ports = dict(zip(("EXPIRED", "MISNAMED", "OPEN"), local_kafka.broker.free_ports(3), strict=True))
         file = (kafka.folder / "broker-0.properties").read_text()
         written = dict(line.split("=", 1) for line in file.splitlines())
         login = written["listener.name.sasl_ssl.plain.sasl.jaas.config"].rstrip(";")
@@ -372,7 +372,7 @@ def test_jars_cannot_be_fetched(tmp_path: Path) -> None:
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], None]]:
     """A function that has a stranger take one port, so many times, between its choice and Kafka's start."""
-    free = local_kafka.free_ports
+    free = local_kafka.broker.free_ports
     with socket.create_server(("127.0.0.1", 0)) as stranger:
 
         def take(which: int, times: int) -> None:
@@ -384,7 +384,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], None
                     chosen[which] = stranger.getsockname()[1]
                 return chosen
 
-            monkeypatch.setattr(local_kafka, "free_ports", ports)
+            monkeypatch.setattr(local_kafka.broker, "free_ports", ports)
 
         yield take
 
@@ -406,7 +406,7 @@ def test_port_taken(taken: Callable, which: int) -> None:
 def test_ports_are_not_those_that_the_system_hands_out() -> None:
     """Else another program could be given one before Kafka starts, or while a broker is dead."""
     first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    ports = local_kafka.free_ports(1_000)
+    ports = local_kafka.broker.free_ports(1_000)
     assert len(set(ports)) == 1_000 and not any(first <= port <= last for port in ports)
 
 
@@ -424,7 +424,7 @@ def test_no_space(tmp_path: Path, size: str) -> None:
 
 
 def test_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(local_kafka.tempfile, "tempdir", str(tmp_path / "gone"))
+    monkeypatch.setattr(local_kafka.broker.tempfile, "tempdir", str(tmp_path / "gone"))
     said = attempt(LocalKafka().__enter__).told(kind=LocalKafkaError)
     assert said == ("Kafka could not be started: No such file or directory; else choose the simulated cluster.")
 
