@@ -235,7 +235,7 @@ class LocalKafka:
                         lines = [line.strip() for line in log.splitlines() if not line.startswith("\tat ")]
                         said = " | ".join(lines[-5:]).replace(self.config["sasl.password"], "***")
                         raise LocalKafkaError(
-                            f"Kafka's broker {node} could not be started; choose the simulated cluster. It said: {said}"
+                            f"Kafka's broker {node} could not be started: {said}; else choose the simulated cluster."
                         )
                 time.sleep(0.02)
 
