@@ -130,6 +130,8 @@ class LocalKafka:
             self._start_helper("guard", self.folder, self._file)
             self._jars = jars.install(self.folder)
             self._write_settings()
+            if any(map(is_open, self._ports)):
+                raise LocalKafkaError  # and PortTaken in the end; Kafka itself would notice late
             self.processes = [self._start_broker(node) for node in range(self.brokers)]
             if self.distance_ms:
                 routes = [f"{port}:{broker}" for port, broker in zip(self._ports[3::4], self._ports[::4], strict=True)]
