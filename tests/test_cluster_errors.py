@@ -397,7 +397,7 @@ def test_port_taken(taken: Callable, which: int) -> None:
         ensure_topic(kafka.config, "other-ports")
     taken(which, 3)
     starting = LocalKafka()
-    said = attempt(starting.__enter__).told(kind=LocalKafkaError)
+    said = attempt(starting.__enter__).told(kind=local_kafka.broker.PortTaken)
     assert "another program has just taken its port; start it again" in said
     assert not starting.folder.exists()
 
