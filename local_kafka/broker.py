@@ -1,9 +1,11 @@
 """Start, stop and disturb the brokers of a real Apache Kafka."""
 
 import contextlib
+import errno
 import itertools
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -138,7 +140,10 @@ class LocalKafka:
                 self._start_helper("proxy", self._mark, self.distance_ms, *routes)
             self._wait_until_ready()
         except BaseException as error:
+            full = shutil.disk_usage(self.folder).free < 2**20  # then the broker's log is empty
             self._stop()
+            if isinstance(error, LocalKafkaError) and full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder)) from None
             if isinstance(error, LocalKafkaError) and any(map(is_open, self._ports)):
                 raise PortTaken(
                     "Kafka could not be started: another program has just taken its port; start it again."
