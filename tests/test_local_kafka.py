@@ -18,7 +18,6 @@ import psutil
 import pytest
 from brokers import kill, new_topic, wait_until_up
 
-import local_kafka
 from harness.config import ENV_KEYS
 from kafka_helpers import (
     ClusterError,
@@ -32,32 +31,51 @@ from kafka_helpers import (
     produce_sync,
     read_back,
 )
-from local_kafka import LocalKafka
+from local_kafka import LocalKafka, LocalKafkaError, prepare, simulated_cluster
+from local_kafka.broker import is_open
+from local_kafka.jars import JARS, KAFKA_ARCHIVE
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = ROOT / "local_kafka.py"
+COMMAND = [sys.executable, "-P", "-m", "local_kafka"]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "local-kafka"
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX's signals, rights or programs")
+
+
+def elsewhere(**environment: str) -> dict[str, str]:
+    """An environment in which another folder's Python finds the package."""
+    return os.environ | {"PYTHONPATH": str(ROOT)} | environment
+
+
+def wait_until(reached: Callable[[], bool], within_s: float = 10) -> None:
+    deadline = time.monotonic() + within_s
+    while not reached() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert reached()
+
+
+def wait_until_gone(folder: Path, *numbers: int) -> None:
+    wait_until(lambda: not folder.exists() and not any(map(psutil.pid_exists, numbers)))
+
 
 # --- The command -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def command(tmp_path):
-    """``python local_kafka.py`` with the given arguments in an own folder, started and ready; ended afterwards."""
+    """``python -m local_kafka`` with the given arguments in an own folder, started and ready; ended afterwards."""
     running = []
 
     def start(*arguments):
         process = subprocess.Popen(
-            [sys.executable, COMMAND, *arguments],
+            [*COMMAND, *arguments],
             cwd=tmp_path,
+            env=elsewhere(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         running.append(process)
-        for said in process.stdout:
-            if not said.startswith(("Downloading", "Preparing")):
-                return process, said
-        return process, ""
+        return process, process.stdout.readline()
 
     yield start
     for process in running:
@@ -69,7 +87,7 @@ def test_command_serves_the_notebook_helper_and_a_getting_started_program(comman
     assert re.match(r"Apache Kafka [\d.]+ runs on 127\.0\.0\.1:\d+\.", said)
     file = tmp_path / "getting_started.ini"
     comment, header, *_ = file.read_text().splitlines()
-    assert comment.startswith("# ") and "local Kafka" in comment and "Ctrl-C" in comment and header == "[default]"
+    assert comment.startswith("# ") and "local Kafka" in comment and header == "[default]"
     if os.name == "posix":
         assert file.stat().st_mode & 0o777 == 0o600
     # In the way of Confluent's getting-started programs: configparser, its default section, straight into a Producer.
@@ -91,46 +109,47 @@ def test_command_serves_the_notebook_helper_and_a_getting_started_program(comman
 
 
 def test_killed_command_leaves_nothing(command, tmp_path):
-    process, _ = command("c.properties")
-    config = load_config(tmp_path / "c.properties")
+    process, _ = command()
+    file = tmp_path / "local.properties"
+    config = load_config(file)
     process.kill()
-    folder, file = Path(config["ssl.ca.location"]).parent, tmp_path / "c.properties"
-    port = int(config["bootstrap.servers"].split(":")[1])
-    wait_until(lambda: not folder.exists() and not file.exists() and not local_kafka.is_open(port))
+    folder, port = Path(config["ssl.ca.location"]).parent, int(config["bootstrap.servers"].split(":")[1])
+    wait_until(lambda: not folder.exists() and not file.exists() and not is_open(port))
 
 
-def refused(tmp_path: Path, *arguments: str, python: tuple[str, ...] = ()) -> str:
-    """What the command says to arguments with which it doesn't start anything."""
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("rename", [False, True])
+def test_what_the_user_has_put_in_its_file_stays(command, tmp_path, number, rename):
+    process, _ = command("client.properties")
+    file = tmp_path / "client.properties"
+    folder = Path(load_config(file)["ssl.ca.location"]).parent
+    other = tmp_path / "other" if rename else file
+    other.write_text(file.read_text().replace("SASL_SSL", "PLAINTEXT"))
+    other.replace(file)
+    process.send_signal(number)
+    process.communicate(timeout=10)
+    wait_until_gone(folder)
+    assert "PLAINTEXT" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["mine"], r".*mine can't be written \(File exists\); name another file\."),
+        (["no/folder"], r".*no/folder can't be written \(No such file or directory\); name another file\."),
+        (["--distance", "-1"], r"distance_ms is -1\.0; it has to be a number from 0 to 1,000"),
+        (["--brokers", "2"], r"brokers is 2; it has to be 1, or 3 \(.*\)"),
+        (["--topic", "a/b"], r"The topic could not be made: .*"),
+    ],
+)
+def test_command_that_cannot_run_says_so_in_a_sentence(tmp_path, arguments, sentence):
+    (tmp_path / "mine").write_text("mine")
     done = subprocess.run(
-        [sys.executable, *python, COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=10
+        [*COMMAND, *arguments], cwd=tmp_path, env=elsewhere(), capture_output=True, text=True, timeout=60
     )
-    assert done.returncode and not done.stdout and "Traceback" not in done.stderr
-    return done.stderr
-
-
-def test_command_leaves_a_file_that_is_there_alone(tmp_path):
-    (tmp_path / "client.properties").write_text("mine")
-    said = refused(tmp_path)
-    assert said == "client.properties can't be written (File exists); name another file.\n"
-    assert (tmp_path / "client.properties").read_text() == "mine"
-
-
-@pytest.mark.parametrize("name", ["no spaces", "", ".", "..", "a/b", "ü", "x" * 250])
-def test_command_judges_topic_names_before_it_starts(tmp_path, name):
-    said = refused(tmp_path, "--topic", "good", "--topic", name)
-    assert "can't be a topic's name: that has 1 to 249 of the letters" in said and "KafkaError" not in said
-    assert not any(tmp_path.iterdir())
-
-
-def test_command_judges_the_distance(tmp_path):
-    assert "--distance is -1.0; it has to be a number from 0 to 10,000" in refused(tmp_path, "--distance", "-1")
-    assert not any(tmp_path.iterdir())
-
-
-def test_command_outside_the_environment_says_what_to_do(tmp_path):
-    said = refused(tmp_path, python=("-S",))  # without the installed packages
-    assert said.count("\n") == 1 and said.startswith("This Python lacks the package ")
-    assert "make run" in said and ".venv/bin/python local_kafka.py" in said and "pip install" in said
+    assert done.returncode and not done.stdout and re.fullmatch(sentence + "\n", done.stderr), done.stderr
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
 
 
 # --- What it takes, and what it promises ------------------------------------------------------------------------------
@@ -142,9 +161,9 @@ def test_one_or_three_brokers(brokers):
         LocalKafka(brokers)
 
 
-@pytest.mark.parametrize("distance_ms", [-1, 10_001, float("nan"), "25", None])
+@pytest.mark.parametrize("distance_ms", [-1, 1_001, float("nan"), "25", None])
 def test_distance_is_a_number(distance_ms):
-    with pytest.raises(ValueError, match=r"distance_ms is .*; it has to be a number from 0 to 10,000"):
+    with pytest.raises(ValueError, match=r"distance_ms is .*; it has to be a number from 0 to 1,000"):
         LocalKafka(distance_ms=distance_ms)
 
 
@@ -153,14 +172,13 @@ def test_configuration_has_the_keys_of_the_assignment(kafka):
     assert kafka.config["sasl.password"] not in repr(kafka.config)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows has other rights")
+@posix
 def test_secrets_are_for_this_user_alone(kafka):
     assert kafka.folder.stat().st_mode & 0o777 == 0o700
-    for file in kafka.folder.rglob("*"):
-        if file.is_file() and file.name != "certificate.pem":
-            assert file.stat().st_mode & 0o077 == 0, file
-    for process in psutil.process_iter(["cmdline"]):
-        assert kafka.config["sasl.password"] not in " ".join(process.info["cmdline"] or ())
+    assert CACHE.stat().st_mode & 0o777 == 0o700
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        said = [*(process.info["cmdline"] or ()), *(process.info["environ"] or {}).values()]
+        assert kafka.config["sasl.password"] not in " ".join(said)
 
 
 def test_topics_do_not_create_themselves(kafka):
@@ -168,39 +186,38 @@ def test_topics_do_not_create_themselves(kafka):
         produce_sync(kafka.config, "not-made", [(b"k", b"v")])
 
 
+# --- However it ends, nothing is left ---------------------------------------------------------------------------------
+
 HOLD = """
-import json, sys, time
+import json, os, sys, time
 from local_kafka import LocalKafka
 with LocalKafka(distance_ms=float(sys.argv[1])) as kafka:
+    if sys.argv[2] == "fork" and not os.fork():  # a child, which has all that its parent has open
+        os.closerange(0, 3)
+        time.sleep(60)
+        os._exit(0)
     print(json.dumps([str(kafka.folder), kafka.processes[0].pid]), flush=True)
-    time.sleep(60)
+    if sys.argv[2] == "fork":
+        sys.stdin.readline()
+    else:
+        time.sleep(60)
 """
 
 
 def hold(
-    distance_ms: float = 0, *, before: str = "", where: Path = ROOT, **environment: str
+    distance_ms: float = 0, *, fork: bool = False, where: Path = ROOT, **environment: str
 ) -> tuple[subprocess.Popen, Path, int]:
     """A Kafka in a process of its own: that process, the folder, and the broker's process number."""
     holder = subprocess.Popen(
-        [sys.executable, "-c", before + HOLD, str(distance_ms)],
+        [sys.executable, "-P", "-c", HOLD, str(distance_ms), "fork" if fork else ""],
         cwd=where,
-        env=os.environ | environment,
+        env=elsewhere(**environment),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    folder, broker = json.loads(next(line for line in holder.stdout if line.startswith("[")))
+    folder, broker = json.loads(holder.stdout.readline())
     return holder, Path(folder), broker
-
-
-def wait_until(reached: Callable[[], bool], within_s: float = 10) -> None:
-    deadline = time.monotonic() + within_s
-    while not reached() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert reached()
-
-
-def wait_until_gone(folder: Path, *numbers: int) -> None:
-    wait_until(lambda: not folder.exists() and not any(map(psutil.pid_exists, numbers)))
 
 
 # The guard's first three attempts to end a process fail, as they do when it ends just then, or is somebody else's.
@@ -214,40 +231,75 @@ def unlucky(process):
 psutil.Process.kill = unlucky
 """
 
-# The file changes once it has been imported, as by a `git pull` beside a running notebook.
-CHANGE = """
-import local_kafka
-with open(local_kafka.__file__, "r+") as file:
-    text = file.read()
-    file.seek(0)
-    file.write(100 * "# another line\\n" + text)
-"""
 
-
-@pytest.mark.skipif(os.name != "posix", reason="needs tail and sh")
+@posix
 def test_guard_ends_what_was_started_and_nothing_else(tmp_path):
-    """Whatever goes wrong with a process; and programs that name the folder, even as a broker does, live on."""
-    (tmp_path / "sitecustomize.py").write_text(UNLUCKY)
-    shutil.copy(COMMAND, tmp_path)
-    holder, folder, broker = hold(1, before=CHANGE, where=tmp_path, PYTHONPATH=str(tmp_path))
+    """A copy of the package, changed after its start as by a `git pull`; programs that name the folder live on."""
+    shutil.copytree(ROOT / "local_kafka", tmp_path / "copy" / "local_kafka")
+    (tmp_path / "copy" / "sitecustomize.py").write_text(UNLUCKY)
+    for module in ("psutil", "socket", "asyncio", "threading"):  # in the working directory: none of them may run
+        (tmp_path / f"{module}.py").write_text("import os; os._exit(0)")
+    holder, folder, broker = hold(1, where=tmp_path, PYTHONPATH=str(tmp_path / "copy"))
+    (tmp_path / "copy" / "local_kafka" / "guard.py").write_text("")
     log = str(folder / "broker-0.log")
     others = [
         subprocess.Popen(["tail", "-f", log], stdout=subprocess.DEVNULL),
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", log]),
-        subprocess.Popen(["sh", "-c", "sleep 60; true", f"-Djava.io.tmpdir={folder}"]),
     ]
     try:
-        proxy = [each.pid for each in psutil.Process(holder.pid).children() if str(folder) in " ".join(each.cmdline())]
+        proxy = [
+            child.pid for child in psutil.Process(holder.pid).children() if "proxy.py" in " ".join(child.cmdline())
+        ]
+        assert len(proxy) == 1
         holder.kill()
         holder.wait()
         wait_until_gone(folder, broker, *proxy)
-        assert [each.poll() for each in others] == [None] * len(others)
+        assert [other.poll() for other in others] == [None] * len(others)
     finally:
-        for each in others:
-            each.kill()
+        for other in others:
+            other.kill()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows names folders otherwise")
+@posix
+@pytest.mark.parametrize("killed", [False, True])
+def test_child_that_holds_the_pipe_to_the_guard(killed):
+    holder, folder, broker = hold(fork=True)
+    (child,) = [
+        each
+        for each in psutil.Process(holder.pid).children()
+        if each.exe() == psutil.Process().exe() and "-c" in each.cmdline()
+    ]
+    if killed:
+        holder.kill()
+    else:
+        holder.stdin.write("end\n")
+        holder.stdin.flush()
+    holder.wait(10)
+    wait_until_gone(folder, broker)
+    assert child.is_running()
+    child.kill()
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_guard_that_is_killed_or_stopped(number):
+    with LocalKafka() as kafka:
+        (guard,) = [child for child in psutil.Process().children() if child.cmdline()[-2:-1] == [str(kafka.folder)]]
+        guard.send_signal(number)
+    assert not kafka.folder.exists() and not guard.is_running()
+    assert not psutil.pid_exists(kafka.processes[0].pid)
+
+
+@posix
+def test_guard_that_does_not_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(LocalKafkaError, match="its guard ended at once"):
+        LocalKafka().__enter__()
+    assert not any(tmp_path.iterdir())
+
+
+@posix
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 def test_temporary_folder_of_any_name(tmp_path, locale):
     folder = tmp_path / r"Größe \t 100% 日本 𝄞"
@@ -259,59 +311,90 @@ def test_temporary_folder_of_any_name(tmp_path, locale):
     assert not any(folder.iterdir())
 
 
-# --- A faster start ---------------------------------------------------------------------------------------------------
-
-
-def test_cache_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").touch()
-    holder, folder, broker = hold(XDG_CACHE_HOME=str(tmp_path / "file"), LOCALAPPDATA=str(tmp_path / "file"))
-    assert "AOTCache" not in " ".join(psutil.Process(broker).cmdline())
+@pytest.mark.parametrize("name", ["_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH"])
+def test_environment_does_not_reach_the_broker(name):
+    holder, folder, broker = hold(**{name: "-Duser.language=tr -XX:+NoSuchOption", "LC_ALL": "tr_TR.UTF-8"})
+    assert name not in psutil.Process(broker).environ()
     holder.kill()
     wait_until_gone(folder, broker)
 
 
+# --- What is fetched and made once ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path) -> Path:
+    """A cache of this test's own, in which all is there."""
+    prepare()
+    shutil.copytree(CACHE, tmp_path / "local-kafka", copy_function=os.link)
+    return tmp_path / "local-kafka"
+
+
+def preparing(cache: Path, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*COMMAND, "--prepare"], env=elsewhere(XDG_CACHE_HOME=str(cache.parent), **environment), stderr=subprocess.PIPE
+    )
+
+
+def is_whole(cache: Path) -> bool:
+    """Whether all jars are the same as in the other cache, and nothing lies beside them."""
+    files = {file.name for file in cache.iterdir() if file.suffix != ".jsa"}
+    return files == set(JARS) and all((cache / name).read_bytes() == (CACHE / name).read_bytes() for name in JARS)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:1000], lambda content: content[:-9] + b"x" * 9, None])
+def test_damaged_jar_is_fetched_again(cache, damage):
+    jar = cache / next(name for name in JARS if "slf4j-api" in name)
+    content = jar.read_bytes()
+    jar.unlink()
+    if damage:
+        jar.write_bytes(damage(content))
+    process = preparing(cache)
+    assert process.communicate(timeout=60)[1].strip() and process.returncode == 0
+    assert jar.read_bytes() == content
+
+
 @pytest.mark.long
+@posix
+def test_first_starts_at_once_and_interrupted(tmp_path):
+    cache = tmp_path / "local-kafka"
+    for number in (signal.SIGINT, signal.SIGKILL):
+        interrupted = preparing(cache)
+        wait_until(lambda: cache.exists() and len(list(cache.iterdir())) > 3, 30)
+        interrupted.send_signal(number)
+        interrupted.communicate(timeout=30)
+    both = [preparing(cache), preparing(cache)]
+    assert [(process.communicate(timeout=120), process.returncode)[1] for process in both] == [0, 0]
+    assert {name for name in JARS if (cache / name).exists()} == set(JARS) and cache.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("place", ["file/cache", ""])
+def test_no_cache_folder(tmp_path, place):
+    """It can't be made, or there is no home; the start fetches for itself."""
+    (tmp_path / "file").touch()
+    environment = {"XDG_CACHE_HOME": str(tmp_path / place) if place else "", "HOME": str(tmp_path / "file")}
+    holder, folder, broker = hold(**environment)
+    assert (folder / next(iter(JARS))).exists()
+    holder.kill()
+    wait_until_gone(folder, broker)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at a process's memory")
-def test_cache_is_made_once_and_used(tmp_path):
-    """Also by two at once, by one that is killed meanwhile, and never such that a damaged one stops a start."""
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+def test_archive_of_classes_is_written_once_and_used(cache, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
+    (cache / KAFKA_ARCHIVE).unlink()
 
-    def start() -> subprocess.Popen:
-        command = [sys.executable, "-c", HOLD, "0"]
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    def used() -> bool:
+        with LocalKafka() as kafka:
+            return KAFKA_ARCHIVE in Path(f"/proc/{kafka.processes[0].pid}/maps").read_text()
 
-    def said(process: subprocess.Popen) -> list[str]:
-        """The lines until Kafka runs; after that it is ended."""
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("["):
-                folder, broker = json.loads(line)
-                lines.append("cached" if ".aot" in Path(f"/proc/{broker}/maps").read_text() else "not cached")
-                process.kill()
-                wait_until_gone(Path(folder), broker)
-        return lines
-
-    killed = start()
-    assert killed.stdout.readline().startswith("Preparing faster starts, once")
-    time.sleep(2)
-    killed.kill()
-    wait_until(lambda: not list(tmp_path.rglob("*.draft")))
-    first = start()
-    preparing = first.stdout.readline()
-    assert preparing.startswith("Preparing faster starts, once")
-    assert said(start())[1:] == ["not cached"]  # while the first one makes it
-    assert said(first)[1:] == ["cached"]
-    (cache,) = tmp_path.rglob("*.aot")
-    assert cache.stat().st_mode & 0o077 == 0
-    assert sorted(file.suffix for file in cache.parent.iterdir()) == [".aot", ".jars"]
-    assert said(start())[1:] == ["cached"]
-    whole = cache.read_bytes()
-    for damaged in (whole[:1_000_000], b"x" * 1_000_000, whole[:40_000_000] + bytes(len(whole) - 40_000_000)):
-        cache.write_bytes(damaged)
-        assert len(said(start())) == 2
-    cache.write_bytes(b"")  # a sign that it could not be made
-    assert said(start())[1:] == ["not cached"]
+    assert not used()
+    archive = (cache / KAFKA_ARCHIVE).read_bytes()
+    assert used()
+    for damaged in (archive[:1_000_000], b"x" * 1_000_000, archive[:20_000_000] + bytes(len(archive) - 20_000_000)):
+        (cache / KAFKA_ARCHIVE).write_bytes(damaged)
+        used()
 
 
 # --- At a distance ----------------------------------------------------------------------------------------------------
@@ -341,19 +424,20 @@ def test_connections_are_reset(distant):
     topic = new_topic(distant.config)
     resets = []
     sent = {"r": make_messages("r", 60)}
-    run = produce_sync(
-        distant.config,
-        topic,
-        sent["r"],
-        batch_size=20,
-        progress=lambda _count: resets or resets.append(distant.reset_connections()),
-    )
+
+    def with_a_reset() -> Iterator[tuple[bytes, bytes]]:
+        for number, message in enumerate(sent["r"]):
+            if number == 30:
+                resets.append(distant.reset_connections())
+            yield message
+
+    run = produce_sync(distant.config, topic, with_a_reset())
     assert run.complete and resets[0] >= 1
     found = read_back(distant.config, topic, sent)
     assert found["received"].tolist() == [60] and not found["duplicated"].any()
 
 
-def test_near_connections_cannot_be_reset(kafka):
+def test_direct_connections_cannot_be_reset(kafka):
     with pytest.raises(ValueError, match="only with a distance_ms above 0"):
         kafka.reset_connections()
 
@@ -364,17 +448,17 @@ def test_what_passes_between(distant):
     broker = int(re.search(r"^listeners=SASL_SSL://127\.0\.0\.1:(\d+)", settings, re.MULTILINE)[1])
     proxy = int(distant.config["bootstrap.servers"].rpartition(":")[2])
     kill(distant)
-    wait_until(lambda: not local_kafka.is_open(proxy))  # refused, as there
+    with socket.create_connection(("127.0.0.1", proxy), timeout=5) as client, pytest.raises(ConnectionResetError):
+        client.recv(1)
 
     with socket.create_server(("127.0.0.1", broker)) as server:
-        wait_until(lambda: local_kafka.is_open(proxy))
 
         def connect() -> tuple[socket.socket, socket.socket]:
             """A client, and the server's end of its connection, each having heard from the other."""
             client = socket.create_connection(("127.0.0.1", proxy), timeout=5)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.sendall(b"hello")
-            while True:  # others connect to see whether somebody listens
+            while True:  # the clients of other tests connect, too
                 inside, _ = server.accept()
                 inside.settimeout(0.5)
                 with contextlib.suppress(TimeoutError):
@@ -415,7 +499,6 @@ def test_what_passes_between(distant):
 @pytest.mark.long
 def test_three_brokers_at_a_distance_are_near_each_other():
     with LocalKafka(3, distance_ms=100) as three:
-        brokers = three.config["bootstrap.servers"].split(",")
         topic = new_topic(three.config)
         messages = make_messages("r", 20)
         run = produce_sync(three.config, topic, messages)
@@ -425,7 +508,6 @@ def test_three_brokers_at_a_distance_are_near_each_other():
         three.start_broker(1)
         more = make_messages("more", 2_000)
         assert produce_async(three.config, topic, more).complete
-        wait_until(lambda: all(local_kafka.is_open(int(each.rpartition(":")[2])) for each in brokers), 60)
         wait_until_up(three.config, 3)
         found = read_back(three.config, topic, {"r": messages, "more": more})
         assert found["received"].tolist() == [20, 2_000] and not found["duplicated"].any()
@@ -436,7 +518,7 @@ def test_three_brokers_at_a_distance_are_near_each_other():
 
 def test_simulated_cluster_works_like_the_others():
     sent = {"r": make_messages("r", 300)}
-    with local_kafka.simulated_cluster(rtt_ms=1) as cluster:
+    with simulated_cluster(rtt_ms=1) as cluster:
         ensure_topic(cluster.config, "t")
         assert produce_async(cluster.config, "t", sent["r"]).complete
         assert read_back(cluster.config, "t", sent)["received"].tolist() == [300]
