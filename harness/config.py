@@ -45,8 +45,10 @@ LEFT_OUT = (
     "auto.offset.reset",
     "delivery.report.only.error",
 )
-# A consumer that joins no group, commits nothing, and never jumps over what is there. The client wants a group's name.
+# A consumer that joins no group, commits nothing, and never jumps over what is there, nor waits for the end of another
+# program's transaction. The client wants a group's name.
 READER_SETTINGS = {
+    "isolation.level": "read_uncommitted",
     "group.id": "read-back",
     "enable.auto.commit": False,
     "enable.partition.eof": True,

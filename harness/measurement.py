@@ -1,4 +1,4 @@
-"""Batches, their delivery reports, and waiting, around one connected and warmed-up producer.
+"""Batches, their delivery reports, and waiting, around one connected and primed producer.
 
 A stop (the user's button, a timeout, a fatal error of the client) is noted in one place, :meth:`Measurement.stop`:
 what is under way fails at once, so that a waiting ``flush()`` returns, and the run ends at the next safe point between
@@ -22,26 +22,26 @@ from harness.network import INTERVAL_S, Network
 from harness.runs import INTERRUPTED, BatchTiming, ProducerRun
 from harness.topics import topic_metadata
 
-WARM_UP = b"warm-up"  # its key, too: a compacted topic refuses a message without one
+PRIMER = b"primer"  # its key, too: a compacted topic refuses a message without one
 
 
-def warm_up(connection: Connection, topic: str) -> int:
+def prime(connection: Connection, topic: str) -> int:
     """Send a message to each partition, and return how many that are."""
     producer: Producer = connection.client
     partitions = topic_metadata(connection, topic).partitions
     failures: list[KafkaError] = []
-    unsettled, deadline = len(partitions), time.monotonic() + CONNECT_TIMEOUT_S
+    unconcluded, deadline = len(partitions), time.monotonic() + CONNECT_TIMEOUT_S
     try:
         for partition in partitions:
             producer.produce(
-                topic, WARM_UP, WARM_UP, partition, on_delivery=lambda error, _: error and failures.append(error)
+                topic, PRIMER, PRIMER, partition, on_delivery=lambda error, _: error and failures.append(error)
             )
-        while unsettled and not failures and time.monotonic() < deadline:
-            unsettled = producer.flush(0.5)
+        while unconcluded and not failures and time.monotonic() < deadline:
+            unconcluded = producer.flush(0.5)
             connection.stop.check()
     except (KafkaException, SystemError) as error:
         failures.append(client_error(error))
-    if failures or unsettled:
+    if failures or unconcluded:
         said = failures[0] if failures else ""
         raise ClusterError(f"The topic {topic} can't be written to: {explain(said, connection.heard)}.")
     return len(partitions)
@@ -69,7 +69,7 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def measured(mode: str, config: Mapping[str, str], topic: str, delivery_timeout_s: float) -> Iterator["Measurement"]:
-    """A producer for one run: connection, metadata and warm-up come before the block, its ``result`` is ready after it.
+    """A producer for one run: it is connected and primed before the block, its ``result`` is ready after it.
 
     Args:
         mode: of the result.
@@ -88,7 +88,7 @@ def measured(mode: str, config: Mapping[str, str], topic: str, delivery_timeout_
     settings["statistics.interval.ms"] = round(INTERVAL_S * 1000)
     network = Network()
     with connect(Producer, settings, stats_cb=network.take) as connection:
-        sent = warm_up(connection, topic)
+        sent = prime(connection, topic)
         await_statistics(connection, network, sent)
         network.begin()
         run = Measurement(mode, connection.client, topic, delivery_timeout_s)
@@ -100,7 +100,7 @@ def measured(mode: str, config: Mapping[str, str], topic: str, delivery_timeout_
         except Stopped:
             pass
         finally:
-            run.settle()
+            run.conclude()
         if run.result.complete:
             await_statistics(connection, network, sent + run.result.acknowledged)
             run.result.network = network.summary(run.result.acknowledged)
@@ -111,7 +111,7 @@ class Measurement:
 
     Attributes:
         producer: confluent-kafka's, ready to send.
-        result: the run, complete once :meth:`settle` has been called.
+        result: the run, complete once :meth:`conclude` has been called.
     """
 
     def __init__(self, mode: str, producer: Producer, topic: str, delivery_timeout_s: float):
@@ -120,10 +120,8 @@ class Measurement:
         self._topic, self._delivery_timeout_s = topic, delivery_timeout_s
         self._batches: list[tuple[BatchTiming, array, float]] = []  # each with its messages' waits, and its start
 
-    def batches(
-        self, messages: Iterable[tuple[bytes, bytes]], size: int, progress: Callable[[int], object] | None
-    ) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Cut the messages into batches; tell ``progress`` the size of each that is done; end where the run is stopped.
+    def batches(self, messages: Iterable[tuple[bytes, bytes]], size: int) -> Iterator[list[tuple[bytes, bytes]]]:
+        """Cut the messages into batches; end where the run is stopped.
 
         Raises:
             ConfigError: ``size`` is not a whole number of 1 or more.
@@ -132,8 +130,6 @@ class Measurement:
         messages = iter(messages)
         while not self.result.stopped and (batch := list(islice(messages, size))):
             yield batch
-            if progress:
-                progress(len(batch))
 
     def start_batch(self, count: int, started: float) -> tuple[BatchTiming, Report]:
         """A new batch, and the delivery report that the client calls for each of its messages."""
@@ -167,7 +163,7 @@ class Measurement:
         """Deal with a message that ``produce()`` did not take: wait while the queue is full, else it has failed."""
         while isinstance(refusal, BufferError):
             self.result.queue_full += 1
-            self.poll(0.1)
+            self.serve_reports(0.1)
             if self.result.stopped:
                 raise Stopped
             try:
@@ -176,14 +172,14 @@ class Measurement:
                 refusal = again
         on_delivery(refusal.args[0], Message(key=key, value=value))
 
-    def poll(self, timeout_s: float) -> None:
+    def serve_reports(self, timeout_s: float = 0.0) -> None:
         """Serve the delivery reports that have come; wait for one at most so long."""
         try:
             self.producer.poll(timeout_s)
         except (KafkaException, SystemError) as error:
             self.stop(f"the client gave up: {client_error(error).name()}")
 
-    def flush(self) -> None:
+    def wait_for_all(self) -> None:
         """Wait until each message that was handed over is acknowledged or has failed, and serve its report."""
         try:
             while not self.result.stopped and self.producer.flush(1):
@@ -203,13 +199,14 @@ class Measurement:
         if self.producer is not None and len(self.producer):  # a client that is closed can't be purged
             self.producer.purge()
 
-    def settle(self) -> None:
+    def conclude(self) -> None:
         """Let go of what is still under way after a stop, and bring the counts and times together."""
         result = self.result
         give_up(self.producer)
         ended = perf_counter()
         for timing, waits, started in self._batches:
             timing.acknowledged = len(waits)
+            timing.started_s = started - self._batches[0][2]
             if not timing.elapsed_s:  # the run was stopped in the middle of this batch
                 timing.messages = timing.acknowledged + timing.failed
                 timing.elapsed_s = ended - started

@@ -9,10 +9,11 @@ WINDOWS = {"rtt": "rtt_ms", "int_latency": "queue_ms", "outbuf_latency": "outbuf
 
 
 class Window(msgspec.Struct):
-    """Measured times since the text before, in microseconds."""
+    """What was measured since the text before: times in microseconds, ``throttle`` in milliseconds."""
 
     sum: int
     cnt: int
+    max: int
 
 
 class Broker(msgspec.Struct):
@@ -24,6 +25,7 @@ class Broker(msgspec.Struct):
     rtt: Window
     int_latency: Window
     outbuf_latency: Window
+    throttle: Window
 
 
 class Text(msgspec.Struct):
@@ -39,45 +41,51 @@ decode = msgspec.json.Decoder(Text).decode
 class Network:
     """The statistics' texts, decoded as they come: only sums are kept, however long the run.
 
-    Source: librdkafka's STATISTICS.md. Its counters grow for the life of the client; times are windows since the
-    text before.
+    Source: librdkafka's STATISTICS.md. Its counters grow for as long as the client knows a broker, and begin at 0 again
+    when one comes back that was gone; times are windows since the text before.
     """
 
     def __init__(self) -> None:
-        self.sent = 0  # messages so far, the warm-up's included
-        self._counters: Counter = Counter()
+        self.sent = 0  # messages so far, those before the run included
+        self._counters: dict[str, Counter] = {}  # of each broker that the latest text names
         self.begin()
 
     def begin(self) -> None:
-        """What came so far was the warm-up's; what comes now is the run's."""
-        self._before = self._counters.copy()
+        """What came so far was before the run; what comes now is the run's."""
+        self._grown: Counter = Counter()
         self._sums: Counter = Counter()
         self._counts: Counter = Counter()
+        self._throttle_ms = 0
 
     def take(self, text: str) -> None:
         """Take in a text: the client's ``stats_cb``."""
         statistics = decode(text)
-        brokers = [broker for broker in statistics.brokers.values() if broker.nodeid >= 0]
         self.sent = statistics.txmsgs
-        self._counters = Counter(
-            produce_requests=sum(broker.req.get("Produce", 0) for broker in brokers),
-            responses=sum(broker.rx for broker in brokers),
-        )
-        for name in WINDOWS:
-            for broker in brokers:
-                window = getattr(broker, name)
-                self._sums[name] += window.sum
-                self._counts[name] += window.cnt
+        before, self._counters = self._counters, {}
+        for name, broker in statistics.brokers.items():
+            if broker.nodeid < 0:
+                continue
+            now = Counter(produce_requests=broker.req.get("Produce", 0), responses=broker.rx)
+            self._counters[name] = now
+            since = before.get(name, Counter())
+            began_anew = any(now[counter] < since[counter] for counter in now)
+            self._grown += now if began_anew else now - since
+            for window in WINDOWS:
+                self._sums[window] += getattr(broker, window).sum
+                self._counts[window] += getattr(broker, window).cnt
+            self._throttle_ms = max(self._throttle_ms, broker.throttle.max)
 
     def summary(self, acknowledged: int) -> dict[str, float]:
         """What the network saw of a run of so many acknowledged messages.
 
         Returns:
             ``produce_requests`` and ``responses`` (Produce requests sent; responses of every kind received),
-            ``messages_per_request``, and as means in milliseconds ``rtt_ms`` (from sending a request to its response),
+            ``messages_per_request``, as means in milliseconds ``rtt_ms`` (from sending a request to its response),
             ``queue_ms`` (a message's time in the client before it is put into a request) and ``outbuf_ms`` (a
-            request's time until it is written to the socket).
+            request's time until it is written to the socket), and ``throttle_ms``, the longest that a broker had the
+            client wait since it sent more than its quota allows.
         """
-        grown = {name: self._counters[name] - self._before[name] for name in ("produce_requests", "responses")}
+        grown = {name: self._grown[name] for name in ("produce_requests", "responses")}
         means = {key: self._sums[name] / max(1, self._counts[name]) / 1000 for name, key in WINDOWS.items()}
-        return grown | {"messages_per_request": acknowledged / max(1, grown["produce_requests"])} | means
+        per_request = acknowledged / max(1, grown["produce_requests"])
+        return grown | {"messages_per_request": per_request, **means, "throttle_ms": self._throttle_ms}

@@ -4,11 +4,11 @@ import difflib
 import html
 import inspect
 import math
-import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from statistics import fmean
+from statistics import fmean, median
 
+import numpy
 import pandas as pd
 from IPython.core.getipython import get_ipython
 from IPython.display import HTML, Code, display
@@ -17,81 +17,52 @@ from tqdm import tqdm
 from harness.results import Results
 from harness.runs import ProducerRun, counted, outcome
 
-STANDS_OUT = 2.0  # a run that took so many times the median of its mode
+# --- Averages --------------------------------------------------------------------------------------------------------
 
 
 def summarize(runs: Iterable[ProducerRun]) -> dict[str, dict[str, float]]:
-    """For each mode with complete runs, in the order async, sync: averages over those runs.
+    """For each mode with complete runs, in the order async, sync: medians over those runs.
 
-    Keys: ``runs``, ``messages`` (a run), ``time_s`` (a run, to its last acknowledgement), ``response_rate`` and
-    ``request_rate`` (messages / s), ``batch_s`` (the sender's time for a batch), ``delivered_s`` (until a batch is
-    acknowledged), ``wait_s`` (half of the messages waited no longer; mean of the runs' medians), and from the client's
-    statistics ``requests_rate`` (Produce requests / s), ``messages_per_request``, ``rtt_ms``, ``queue_ms``,
-    ``outbuf_ms`` (means over the runs).
+    Keys: ``runs`` (their number), ``messages`` and ``time_s`` (of a run, to its last acknowledgement), ``batch_s`` and
+    ``delivered_s`` (of all batches: the sender's time, and until acknowledged), ``wait_s`` (half of the messages waited
+    no longer), from the client's statistics ``messages_per_request``, ``rtt_ms``, ``queue_ms`` and ``outbuf_ms`` (the
+    last three are means within a run). Rates are counts divided by the median time as it is printed, so that they can
+    be checked by hand: ``response_rate``, ``request_rate`` (messages / s), ``requests_rate`` (Produce requests / s).
     """
     runs = [run for run in runs if run.complete and run.acknowledged]
-    return {mode: _averages([run for run in runs if run.mode == mode]) for mode in sorted({run.mode for run in runs})}
+    return {mode: _medians([run for run in runs if run.mode == mode]) for mode in sorted({run.mode for run in runs})}
 
 
-def _averages(runs: list[ProducerRun]) -> dict[str, float]:
-    messages = sum(run.acknowledged for run in runs)
-    time_s = sum(run.elapsed_s for run in runs)
-    batches = [batch for run in runs for batch in run.batches]
-    requests = sum(run.network.get("produce_requests", 0) for run in runs)
+def _medians(runs: list[ProducerRun]) -> dict[str, float]:
+    messages, time_s = median(run.acknowledged for run in runs), median(run.elapsed_s for run in runs)
+    requests = median(run.network.get("produce_requests", 0) for run in runs)
     return {
         "runs": len(runs),
-        "messages": messages / len(runs),
-        "time_s": time_s / len(runs),
-        "response_rate": messages / time_s,
-        "request_rate": messages / sum(run.submitting_s for run in runs),
-        "batch_s": statistics.fmean(batch.elapsed_s for batch in batches),
-        "delivered_s": statistics.fmean(batch.delivered_s for batch in batches),
-        "wait_s": statistics.fmean(run.wait_quantiles_s[100] for run in runs),
-        "requests_rate": requests / time_s,
+        "messages": messages,
+        "time_s": time_s,
+        "response_rate": messages / printed(time_s),
+        "request_rate": messages / printed(median(run.submitting_s for run in runs)),
+        "batch_s": median(batch.elapsed_s for run in runs for batch in run.batches),
+        "delivered_s": median(batch.delivered_s for run in runs for batch in run.batches),
+        "wait_s": median(run.wait_quantiles_s[100] for run in runs),
+        "requests_rate": requests / printed(time_s),
         "messages_per_request": messages / max(1, requests),
-        **{
-            key: statistics.fmean(run.network.get(key, 0) for run in runs)
-            for key in ("rtt_ms", "queue_ms", "outbuf_ms")
-        },
+        **{key: median(run.network.get(key, 0) for run in runs) for key in ("rtt_ms", "queue_ms", "outbuf_ms")},
     }
 
 
-def pair_ratios(runs: Sequence[ProducerRun]) -> list[float]:
-    """How many times as fast async was as sync, for each pair of neighbours (run 1 and 2, 3 and 4, ...).
+def ratio_of_medians(first: Sequence[float], second: Sequence[float]) -> tuple[float, float, float]:
+    """The first values' median divided by the second's, and between what a repetition would find it: 95 %.
 
-    A pair counts if both runs are complete, one of each mode.
+    A bootstrap with a fixed seed: draws two whole measurements with replacement, and takes the quantiles of how far the
+    second is from the first. It knows how these values vary, and nothing of other hours or machines.
     """
-    ratios = []
-    for first, second in zip(runs[::2], runs[1::2], strict=False):
-        rates = {run.mode: run.response_rate for run in (first, second) if run.complete and run.acknowledged}
-        if len(rates) == 2:
-            ratios.append(rates["async"] / rates["sync"])
-    return ratios
-
-
-def drift(runs: Sequence[ProducerRun]) -> list[str]:
-    """What speaks against taking a mode's complete runs for independent ones; a sentence each.
-
-    A mode has drifted where all its later runs were faster than all its earlier ones, or all slower (of four runs or
-    more); a run stands out where it took at least twice the median of its mode.
-    """
-    said = []
-    for mode in ("async", "sync"):
-        times = [
-            (number, run.elapsed_s) for number, run in enumerate(runs, start=1) if run.mode == mode and run.complete
-        ]
-        half, seconds = len(times) // 2, [each for _, each in times]
-        if half >= 2:
-            earlier, later = seconds[:half], seconds[-half:]
-            if max(later) < min(earlier):
-                said.append(f"The later {mode} runs were all faster than the earlier ones.")
-            if min(later) > max(earlier):
-                said.append(f"The later {mode} runs were all slower than the earlier ones.")
-        for number, each in times:
-            if len(times) > 2 and each >= STANDS_OUT * statistics.median(seconds):
-                times_the_median = approx(each / statistics.median(seconds))
-                said.append(f"Run {number} ({mode}) stands out: it took {times_the_median} times its mode's median.")
-    return said
+    rng, draws = numpy.random.default_rng(7), 4000
+    drawn = [numpy.median(rng.choice(values, (2, draws, len(values))), axis=2) for values in (first, second)]
+    once, again = drawn[0] / drawn[1]
+    low, high = numpy.quantile(again / once, (0.025, 0.975))
+    ratio = median(first) / median(second)
+    return ratio, float(ratio * low), float(ratio * high)
 
 
 def median_interval(values: Iterable[float]) -> tuple[float, float, float, float]:
@@ -99,74 +70,119 @@ def median_interval(values: Iterable[float]) -> tuple[float, float, float, float
 
     Returns:
         (median, low, high, coverage): low and high are the k-th smallest and k-th largest value, with the largest k
-        that covers the true median with a probability of at least 0.95; where there are too few values for that, the
-        smallest and the largest one. coverage is that probability, for independent values.
+        that covers the true median with a probability of at least 0.95, or else 1; coverage is that probability, for
+        independent values. Without a value, NaN and a coverage of 0.
 
     Source: order statistics; the number of values below the median is binomial with probability 1/2.
     """
     ordered = sorted(values)
+    if not ordered:
+        return math.nan, math.nan, math.nan, 0.0
     n = len(ordered)
-
-    def coverage(k: int) -> float:
-        return 1 - 2 * sum(math.comb(n, i) for i in range(k)) / 2**n
-
-    k = max((k for k in range(1, (n + 1) // 2 + 1) if coverage(k) >= 0.95), default=1)
-    return statistics.median(ordered), ordered[k - 1], ordered[n - k], max(0.0, coverage(k))
+    coverages = {k: 1 - 2 * sum(math.comb(n, i) for i in range(k)) / 2**n for k in range(1, (n + 1) // 2 + 1)}
+    k = max((k for k, coverage in coverages.items() if coverage >= 0.95), default=1)
+    return median(ordered), ordered[k - 1], ordered[n - k], coverages[k]
 
 
 def approx(value: float) -> str:
-    """A number with three significant digits, for prose: 0.0123, 4.56, 78.9, 123, 45,600."""
-    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
-    return f"{float(f'{value:.3g}'):,.{digits}f}"
+    """A number with two significant digits: 0.012, 4.6, 79, 120, 46,000."""
+    value = printed(value)
+    digits = max(0, 1 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:,.{digits}f}"
 
 
 def printed(value: float) -> float:
     """The number that :func:`approx` prints."""
-    return float(approx(value).replace(",", ""))
+    return float(f"{value:.2g}")
 
+
+def duration(seconds: float) -> str:
+    """``3.2 microseconds``, ``28 ms``, ``4.5 s``, ``12 min``."""
+    if seconds < 0.001:
+        return f"{approx(1e6 * seconds)} microseconds"
+    if seconds < 0.1:
+        return f"{approx(1000 * seconds)} ms"
+    return f"{approx(seconds)} s" if seconds < 100 else f"{approx(seconds / 60)} min"
+
+
+# --- Sentences -------------------------------------------------------------------------------------------------------
 
 FULL_NAME = {"async": "asynchronous", "sync": "synchronous"}
 CLEARLY = 1.1  # times as fast: less than that is called no difference
+STANDS_OUT = 2.0  # a run that took so many times the median of its mode
+FAR_MS = 5.0  # a round trip
 
 
 def finding(results: Results) -> str:
-    """The answer in three or four sentences, with this measurement's numbers, as Markdown."""
+    """The answer in some five sentences, with this measurement's numbers, as Markdown."""
     summary = summarize(results.runs)
     if missing := [FULL_NAME[mode] for mode in FULL_NAME if mode not in summary]:
         return f"**No comparison: there is no complete run of the {' or the '.join(missing)} producer.**"
-    times = {mode: printed(summary[mode]["time_s"]) for mode in summary}
-    fast, slow = sorted(times, key=times.get)
-    ratio = times[slow] / times[fast]
+    runs = [summary[mode]["runs"] for mode in FULL_NAME]
+    times = {mode: printed(summary[mode]["time_s"]) for mode in FULL_NAME}
+    fast, slow = sorted(times, key=lambda mode: times[mode])
     took = (
-        f"it delivered {counted(round(summary[fast]['messages']), 'message')} in {approx(times[fast])} s, the "
-        f"{FULL_NAME[slow]} one in {approx(times[slow])} s ({_number_of_runs(summary)})"
+        f"it delivers {counted(round(summary[fast]['messages']), 'message')} in {approx(times[fast])} s, the "
+        f"{FULL_NAME[slow]} one in {approx(times[slow])} s"
     )
-    spread = _spread(results.runs)
-    if ratio < CLEARLY:
-        return f"**Neither producer is clearly faster; the {FULL_NAME[fast]} one, by a little: {took}.** {spread}"
-    said = f"**The {FULL_NAME[fast]} producer is {approx(ratio)} times as fast: {took}.** {spread}"
-    if fast == "async":
-        said += (
-            " The reason is the wait: the synchronous producer waits for the broker's answer to each message; the "
-            "asynchronous one sends many messages in a request and does not stop for the answer."
+    took += " (one run each)" if runs == [1, 1] else f" (medians of {runs[0]} and {runs[1]} runs)"
+    if (ratio := times[slow] / times[fast]) < CLEARLY:
+        said = [f"**Neither producer is clearly faster; the {FULL_NAME[fast]} one, by a little: {took}.**"]
+    else:
+        said = [f"**The {FULL_NAME[fast]} producer is about {approx(ratio)} times as fast: {took}.**"]
+    if min(runs) > 1:
+        _, low, high = ratio_of_medians(*(run_times(results.runs, mode) for mode in (slow, fast)))
+        said.append(
+            f"Measured again at once, that would be {approx(low)} to {approx(high)} times (95 %, from how these runs "
+            "vary); another hour or another machine can move it by half as much again."
         )
+    cost = {mode: duration(times[mode] / summary[mode]["messages"]) for mode in FULL_NAME}
+    said.append(f"A message costs {cost['async']} asynchronously and {cost['sync']} synchronously.")
+    if summary["sync"]["rtt_ms"] > FAR_MS:
+        said.append(
+            "At this distance the cost of a synchronous message is what holds for other numbers of messages; the ratio "
+            "grows with them, since some round trips at its beginning and end are most of an asynchronous run."
+        )
+    return " ".join(said + drift(results.runs))
+
+
+def run_times(runs: Iterable[ProducerRun], mode: str) -> list[float]:
+    """The times of a mode's complete runs, in seconds."""
+    return [run.elapsed_s for run in runs if run.mode == mode and run.complete]
+
+
+def drift(runs: Sequence[ProducerRun]) -> list[str]:
+    """What speaks against taking a mode's complete runs for independent and alike; a sentence each."""
+    said = []
+    for mode in FULL_NAME:
+        of_mode = {number: run for number, run in enumerate(runs, start=1) if run.mode == mode and run.complete}
+        times = run_times(runs, mode)
+        if (half := len(times) // 2) >= 2:
+            earlier, later = times[:half], times[-half:]
+            if max(later) < min(earlier) or min(later) > max(earlier):
+                way = "faster" if max(later) < min(earlier) else "slower"
+                said.append(f"The later {mode} runs were all {way} than the earlier ones.")
+        found = {
+            f"took at least twice the median of the {mode} runs": [
+                number for number, run in of_mode.items() if run.elapsed_s >= STANDS_OUT * median(times)
+            ],
+            "was throttled by the cluster, which limits how much it takes": [
+                number for number, run in of_mode.items() if run.network.get("throttle_ms")
+            ],
+            "became twice as fast or as slow on its way": [
+                number for number, run in of_mode.items() if mode == "sync" and _changed_on_its_way(run)
+            ],
+        }
+        said += [f"Run {', '.join(map(str, numbers))} {what}." for what, numbers in found.items() if numbers]
     return said
 
 
-def _number_of_runs(summary: dict[str, dict[str, float]]) -> str:
-    a, s = (summary[mode]["runs"] for mode in ("async", "sync"))
-    if a == s == 1:
-        return "one run each"
-    return f"averages of {a} runs each" if a == s else f"averages of {a} asynchronous and {s} synchronous runs"
-
-
-def _spread(runs: Sequence[ProducerRun]) -> str:
-    ratios = pair_ratios(runs)
-    if len(ratios) < 2:
-        return "One pair of runs does not show how much this varies."
-    low, high = approx(min(ratios)), approx(max(ratios))
-    said = f"In the {len(ratios)} pairs of neighbouring runs it was {low} to {high} times as fast."
-    return " ".join([said, *drift(runs)])
+def _changed_on_its_way(run: ProducerRun) -> bool:
+    times, quarter = [batch.elapsed_s for batch in run.batches], len(run.batches) // 4
+    if quarter < 2:
+        return False
+    first, last = median(times[:quarter]), median(times[-quarter:])
+    return max(first, last) >= STANDS_OUT * min(first, last)
 
 
 def where_measured(results: Results) -> str:
@@ -188,56 +204,46 @@ def incomplete(runs: Sequence[ProducerRun]) -> list[str]:
     ]
 
 
-def prediction(num_messages: int, runs_each: int, round_trip_ms: float, message_ms: float) -> str:
-    """What the warm-up foretells of the synchronous runs, and from what."""
+def estimate(num_messages: int, sync_runs: int, round_trip_ms: float, message_ms: float) -> str:
+    """What the synchronous runs will take, from the messages that were timed before."""
     seconds = num_messages * printed(message_ms) / 1000
-    all_runs = f", {duration(runs_each * seconds)} for {runs_each} runs" if runs_each > 1 else ""
+    all_runs = f", {duration(sync_runs * seconds)} for {sync_runs} runs" if sync_runs > 1 else ""
     return (
         f"A synchronous message takes {approx(message_ms)} ms: {approx(round_trip_ms)} ms for the round trip, the "
-        f"rest in the client.\nPrediction: {num_messages:,} x {approx(message_ms)} ms = {duration(seconds)} "
+        f"rest in the client.\nEstimate: {num_messages:,} x {approx(message_ms)} ms = {duration(seconds)} "
         f"a synchronous run{all_runs}."
     )
 
 
-def duration(seconds: float) -> str:
-    """``4.5 s``, ``75 s``, ``12 min``."""
-    return f"{approx(seconds)} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-
-
-def prediction_check(results: Results) -> str:
-    """The predicted time of a synchronous run beside the measured one."""
-    summary, predicted_s = summarize(results.runs), results.environment.get("predicted s")
-    if "sync" not in summary or not predicted_s:
-        return "There is no complete synchronous run to compare the prediction with."
-    measured_s = summary["sync"]["time_s"]
-    times = [run.elapsed_s for run in results.runs if run.mode == "sync" and run.complete]
-    spread = f" ({approx(min(times))} to {approx(max(times))} s)" if len(times) > 1 else ""
+def estimate_check(results: Results) -> str:
+    """The estimated time of a synchronous run beside the measured one, and in words whether that was a miss."""
+    times, estimated_s = run_times(results.runs, "sync"), results.environment.get("estimated s")
+    if not times or not estimated_s:
+        return "There is no complete synchronous run to compare the estimate with."
+    said = f"A synchronous run: {duration(estimated_s)} estimated, {duration(median(times))} measured"
+    if abs(median(times) / estimated_s - 1) <= 0.1:
+        return f"{said}; the estimate was within 10 %."
+    slower, faster = ("runs", "estimate") if median(times) > estimated_s else ("estimate", "runs")
     return (
-        f"Sync: {approx(predicted_s)} s predicted, {approx(measured_s)} s measured{spread}: "
-        f"{approx(printed(measured_s) / printed(predicted_s))} times the prediction."
+        f"{said}; the estimate missed by more than 10 %: machine or cluster were slower during the {slower} than "
+        f"during the {faster}, most often since something else was running."
     )
-
-
-def first_batch(batches: pd.DataFrame) -> str:
-    """How the first batch of the synchronous runs compares with the others: averages."""
-    sync = batches[batches["mode"] == "sync"]
-    times = sync.groupby(sync["batch"] == 1)["elapsed_s"].mean()
-    if len(times) < 2:
-        return "There is no synchronous run of several batches."
-    return f"Sync: batch 1 took {approx(times[True] / times[False])} times the average of the others."
 
 
 def accounted(accounts: pd.DataFrame | None) -> tuple[bool, str]:
     """Whether the accounts hold, and that as a sentence."""
     if accounts is None:
         return False, "Not checked: the topic was not read again after these runs."
-    if accounts["holds"].all():
-        arrived = f"All {accounts['acknowledged'].sum():,} acknowledged messages arrived"
-        failed = accounts["failed"].sum()
-        rest = f"; {counted(failed, 'message')} failed, and {'is' if failed == 1 else 'are'} known" if failed else ""
-        return True, f"{arrived}: none missing, duplicated or damaged{rest}."
-    bad = ", ".join(map(str, accounts.loc[~accounts["holds"], "run"]))
-    return False, f"The accounts do not hold for run {bad}: do not use its numbers."
+    if not accounts["holds"].all():
+        bad = ", ".join(map(str, accounts.loc[~accounts["holds"], "run"]))
+        return False, f"The accounts do not hold for run {bad}: do not use its numbers."
+    arrived = f"All {accounts['acknowledged'].sum():,} acknowledged messages arrived"
+    said = [f"{arrived}: none missing, duplicated, damaged or out of order"]
+    if failed := accounts["failed"].sum():
+        said.append(f"{counted(failed, 'message')} failed, and {'is' if failed == 1 else 'are'} known")
+    if foreign := accounts.attrs.get("foreign"):
+        said.append(f"{counted(foreign, 'message')} of other runs or programs left out")
+    return True, "; ".join(said) + "."
 
 
 METRICS = {

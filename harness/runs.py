@@ -1,7 +1,7 @@
 """What one producer's run has measured."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 import pandas as pd
 
@@ -20,6 +20,7 @@ class BatchTiming:
         elapsed_s: the time its sender spent on it, from its first ``produce()`` until the next batch may begin.
         delivered_s: from its first ``produce()`` to the report on its last message, which ``poll`` or ``flush`` serves.
         acknowledged, failed: what became of the messages.
+        started_s: from the run's first ``produce()`` to this batch's first.
     """
 
     messages: int
@@ -27,6 +28,7 @@ class BatchTiming:
     delivered_s: float = 0.0
     acknowledged: int = 0
     failed: int = 0
+    started_s: float = 0.0
 
 
 @dataclass
@@ -39,7 +41,7 @@ class ProducerRun:
         elapsed_s: from the first ``produce()`` to the last acknowledgement (or report of failure).
         errors: why messages failed, with how many for each reason.
         queue_full: how often the client's queue was full and the sender had to wait.
-        stopped: empty, or why the run ended before all messages were submitted or settled.
+        stopped: empty, or why the run ended before all messages were acknowledged.
         wait_quantiles_s: acknowledged messages' time from ``produce()`` to the report: quantiles 0, 0.5 % ... 100 %.
         network: what the client's own statistics say of this run, see :class:`harness.network.Network`.
         undelivered: (key, value) of the failed messages, for whoever wants to send them again; not saved.
@@ -126,14 +128,22 @@ def counted(number: int, thing: str) -> str:
 def rounds(number: int, things: Iterable) -> Iterator[tuple[int, object]]:
     """Each thing in turn, again and again; every second round backwards, so that a drift affects all alike."""
     things = list(things)
-    for each in range(number):
-        for thing in things[:: 1 if each % 2 == 0 else -1]:
-            yield each, thing
+    for round_ in range(number):
+        for thing in things[:: 1 if round_ % 2 == 0 else -1]:
+            yield round_, thing
 
 
-def alternating(first: str, second: str, each: int) -> list[str]:
-    """``each`` runs of both, in the order first, second, second, first, ... so that a drift affects both alike."""
-    return [name for _, name in rounds(each, (first, second))]
+def alternating(first: str, second: str, number: int) -> list[str]:
+    """So many runs of both, in the order first, second, second, first, ... so that a drift affects both alike."""
+    return [name for _, name in rounds(number, (first, second))]
+
+
+def in_blocks(blocks: int) -> list[str]:
+    """The order of the runs: blocks of async, async, sync, async, async; for a single block one run of each.
+
+    A drift affects both alike. The asynchronous runs, which are short, vary more and cost less time: so there are more.
+    """
+    return ["async", "async", "sync", "async", "async"] * blocks if blocks > 1 else ["async", "sync"]
 
 
 def batches_frame(runs: Iterable[ProducerRun]) -> pd.DataFrame:
@@ -141,10 +151,10 @@ def batches_frame(runs: Iterable[ProducerRun]) -> pd.DataFrame:
 
     Columns: ``run``, ``mode``, ``batch`` (from 1) and what :class:`BatchTiming` has.
     """
-    columns = ["run", "mode", "batch", "messages", "elapsed_s", "delivered_s", "acknowledged", "failed"]
+    columns = ["run", "mode", "batch", *(column.name for column in fields(BatchTiming))]
     rows = [
-        {"run": run, "mode": each.mode, "batch": batch, **asdict(timing)}
-        for run, each in enumerate(runs, start=1)
-        for batch, timing in enumerate(each.batches, start=1)
+        {"run": number, "mode": run.mode, "batch": batch, **asdict(timing)}
+        for number, run in enumerate(runs, start=1)
+        for batch, timing in enumerate(run.batches, start=1)
     ]
     return pd.DataFrame(rows, columns=columns)
