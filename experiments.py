@@ -122,8 +122,7 @@ def _old_warm_up(config: Config, topic: str) -> tuple[float, float]:
     checked(kh.produce_async(config, topic, messages))
     ends = time.monotonic() + 30
     while time.monotonic() < ends and not (len(legs) > 4 and min(legs[-3:]) > 0.95 * min(legs[:-3])):
-        until = partial(lambda leg_ends, _: time.monotonic() < leg_ends, time.monotonic() + 2.5)
-        run = checked(kh.produce_sync(config, topic, itertools.takewhile(until, messages), batch_size=10))
+        run = checked(kh.produce_sync(config, topic, kh.for_seconds(2.5, messages), batch_size=10))
         legs.append(1000 * run.elapsed_s / run.acknowledged)
     return 0.0, fmean(legs[-3:])
 
@@ -144,19 +143,17 @@ def measure_designs(each: int = 8, num_messages: int = 20_000) -> None:
         print(f"{len(tables)} of {2 * each} measurements saved in {results.folder.as_posix()}", flush=True)
 
 
-def round_trip_law(num_messages: int, *, repeats: int = 5, seconds: float = 0.6) -> pd.DataFrame:
+def round_trip_law(num_messages: int, *, repeats: int = 5, seconds: float = 0.6, warm_s: float = 6) -> pd.DataFrame:
     """How does the time per message depend on the round trip? Three brokers, TLS and login, at several distances.
 
     A synchronous run sends as many messages as should take about ``seconds``, the asynchronous one all of them. In the
     table ``set_ms`` is the chosen distance and ``round_trip_ms`` that of other requests, measured before the runs.
     """
     rows, messages = [], kh.make_messages("law", num_messages)
-    # one message a request and many requests at once: so the brokers get warm in seconds, however far away
-    one_each = {"batch.num.messages": "1", "linger.ms": "0", **NOT_IDEMPOTENT}
     for ms in ROUND_TRIPS_MS:
         with LocalKafka(3, distance_ms=ms) as kafka:
             kh.ensure_topic(kafka.config, "law")
-            send(kafka.config, "law", messages, **one_each)
+            kh.produce_at_once(kafka.config, "law", messages, seconds=warm_s)
             place = {"set_ms": ms, "round_trip_ms": round_trip_ms(kafka.config, "law")}
             shares = {"async": messages, "sync": messages[: max(16, int(1000 * seconds / (ms + 3)))]}
             for repeat, mode in rounds(1 + repeats, PRODUCERS):
