@@ -27,7 +27,7 @@ from harness.config import check_parameters, load_config, producer_settings
 from harness.errors import ClusterError, ConfigError, ResultsError, RunIncomplete, RunInterrupted
 from harness.measurement import measured
 from harness.read_back import find_messages, reconcile
-from harness.results import Results, environment, load_results, new_folder
+from harness.results import Results, check_folder, environment, load_results, new_folder, newest
 from harness.runs import BatchTiming, ProducerRun, alternating, batches_frame, checked, in_blocks
 from harness.topics import end_offsets, ensure_topic, topic_metadata
 

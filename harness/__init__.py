@@ -12,6 +12,6 @@ read_back     look for every message in the topic again
 results       save and load
 report        averages, intervals, sentences and tables
 figures       the figures
-readme        what README.md says of the saved runs
 run_notebook  execute a notebook in a terminal
+handin        what is handed in, as a folder and a zip
 """

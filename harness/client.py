@@ -1,23 +1,33 @@
 """A client's life: it connects, answers questions, can be stopped, is closed; its words as plain sentences."""
 
 import contextlib
+import logging
 import re
 import signal
-import socket
-import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
 
-from harness.config import LEFT_OUT
+from harness.config import LEFT_OUT, ClientConfig, refused_settings
 from harness.errors import ClusterError
 
+NOT_TLS = "the server doesn't speak TLS there; check security.protocol and the port"
+CLOSED = (
+    "the connection is closed before it can be used; most often the server wants TLS and a login "
+    "(security.protocol=SASL_SSL), else check port and network"
+)
+SLOW = (
+    "the handshake with the server took too long; check host, port and security.protocol, and that the network isn't "
+    "too slow"
+)
+# These may go by themselves, when the client connects again.
+PASSING = (NOT_TLS, CLOSED, SLOW)
 # What the client library reports, and what that means to somebody who has just filled in a file. First match counts,
 # and what comes up late in a connection stands first: of several addresses, one that was reached tells most.
 EXPLANATIONS = [
@@ -26,39 +36,35 @@ EXPLANATIONS = [
     ("topic name is invalid|TOPIC_EXCEPTION", "a topic's name can have letters, digits, '.', '_' and '-' only"),
     ("unknown topic", "it isn't there; ensure_topic() creates it"),
     (
-        "not valid in current SASL state|Unsupported SASL mechanism",
+        r"\b_AUTHENTICATION\b.*(not valid in current SASL state|Unsupported SASL mechanism)",
         "the server offers no such login; check security.protocol and sasl.mechanisms (on Confluent Cloud SASL_SSL and "
         "PLAIN)",
     ),
+    # Where the connection is lost during the login, the client uses that code, too, and then names the loss.
     (
-        "SASL authentication error|Authentication failed|SaslAuth",
-        "the API key or its secret is wrong; check both, or make a new key",
+        r"^(?!.*failed: Local:).*\b(_AUTHENTICATION|SASL_AUTHENTICATION_FAILED)\b",
+        "the API key or its secret is wrong, or of another cluster; check them (a new key takes a couple of minutes)",
     ),
     ("authoriz", "this API key lacks the right; give it one, or use a key with global access"),
-    ("certificate has expired", "the server's certificate has expired; renew it"),
-    ("hostname mismatch|IP address mismatch", "the server's certificate is for another name; check bootstrap.servers"),
     (
         "certificate verify failed",
-        "the server's certificate is not trusted; check ssl.ca.location, or install ca-certificates",
+        "the server's certificate is not trusted, has expired or is for another name; check bootstrap.servers and "
+        "ssl.ca.location, or install ca-certificates",
     ),
     ("ssl.ca.location failed", "the file in ssl.ca.location can't be read; check its path"),
+    ("wrong version number|PLAINTEXT broker listener", NOT_TLS),
     (
-        "wrong version number|PLAINTEXT broker listener",
-        "the server doesn't speak TLS there; check security.protocol and the port",
-    ),
-    (
-        "Invalid response size|ApiVersion.*timed out|timed out.* (SSL_HANDSHAKE|APIVERSION_QUERY)",
+        "Invalid response size",
         "what answers there is not Kafka; check host and port in bootstrap.servers, and security.protocol",
     ),
+    ("closed by peer.* (APIVERSION_QUERY|AUTH\\w*|UP)", CLOSED),
+    # A broker that the cluster has named is known by its number.
     (
-        "connection closed by peer.* APIVERSION_QUERY",
-        "the server closed the connection, most often since it wants TLS; set security.protocol=SASL_SSL",
+        r"([^\s/]+)/\d+: (?:Failed to resolve|Connect to|Connection setup timed out)",
+        "the cluster was reached, but not its broker at {}, the address that the cluster itself gives; check that it "
+        "can be reached from here (advertised.listeners)",
     ),
-    (
-        "SSL connection closed by peer.* (APIVERSION_QUERY|UP)",
-        "the server closed the connection, since it wants a login or isn't Kafka; set security.protocol=SASL_SSL, and "
-        "check the port",
-    ),
+    ("ApiVersion.*timed out|timed out.* (SSL_HANDSHAKE|APIVERSION_QUERY|AUTH)", SLOW),
     (
         "Connection refused",
         "nothing listens there; check host and port in bootstrap.servers, and that the cluster is running",
@@ -82,25 +88,17 @@ def explain(error: object, heard: Iterable[str] = ()) -> str:
 
 def known(said: Iterable[str]) -> str | None:
     """What the client's words mean, where that is known."""
-    said = " | ".join(said)
-    return next((meaning for pattern, meaning in EXPLANATIONS if re.search(pattern, said, re.IGNORECASE)), None)
+    said = list(said)
+    for pattern, meaning in EXPLANATIONS:
+        for line in said:
+            if match := re.search(pattern, line, re.IGNORECASE):
+                return meaning.format(*match.groups())
+    return None
 
 
-def is_answer(error: object) -> bool:
+def is_answer(error: object) -> TypeGuard[KafkaError]:
     """Whether that is the cluster's own answer: the codes of the client itself are below 0."""
     return isinstance(error, KafkaError) and error.code() > 0
-
-
-def explain_refusal(error: Exception, settings: Mapping[str, object]) -> str:
-    """Why the client refuses these settings when it is made: by name, since its own words may repeat a value."""
-    if meaning := known([str(error)]):
-        return meaning
-    named = [key for key in settings if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", str(error))]
-    # The client may have another name for it: queue.buffering.max.ms for linger.ms.
-    named = named or re.findall(r'property "([\w.]+)"', str(error))
-    if not named:
-        return "its settings don't fit each other; compare with the example file"
-    return f"it refuses the setting {' with '.join(named)}; correct or remove it"
 
 
 def in_words(error_name: str) -> str:
@@ -110,6 +108,8 @@ def in_words(error_name: str) -> str:
 
 
 CONNECT_TIMEOUT_S = 12.0
+# Confluent advises more than 10 s on slow links; less than the above, so that the client can say what took so long.
+HANDSHAKE_MS = 11_000
 PATIENCE_S = 4.0  # once the cause is known, no longer than that: it may go by itself, but seldom does
 CLOSE_S = 1.0  # then the caller goes on, and the client ends when it can
 GIVE_UP_S = 5.0  # to let go of what is still queued; purging takes a moment, or a second try
@@ -154,7 +154,7 @@ class StopButton:
             raise KeyboardInterrupt
 
 
-class Heard(deque):
+class Heard(deque[str]):
     """The latest errors and log lines of a client, as text: the client takes this for its logger, too."""
 
     def __init__(self) -> None:
@@ -163,22 +163,25 @@ class Heard(deque):
     def error(self, error: KafkaError) -> None:
         self.append(str(error))
 
-    def log(self, _level: int, form: str, *words: str) -> None:
-        self.append(form % words)
+    def log(self, level: int, form: str, *words: str) -> None:
+        if level > logging.DEBUG:  # what a setting debug=... adds is no error
+            self.append(form % words)
+
+
+Client = TypeVar("Client", bound=Producer | Consumer | AdminClient)
 
 
 @dataclass
-class Connection:
-    """A client, its settings, what is heard of it, and the user's stop button."""
+class Connection(Generic[Client]):
+    """A client, what is heard of it, and the user's stop button."""
 
-    client: object
-    settings: dict[str, object]
+    client: Client
     heard: Heard
     stop: StopButton
 
 
 @contextlib.contextmanager
-def connect(make: Callable, config: Mapping[str, str], **more: object) -> Iterator[Connection]:
+def connect(make: Callable[..., Client], config: Mapping[str, Any], **more: Any) -> Iterator[Connection[Client]]:
     """A client that logs nothing on the screen; in the end it is closed, whatever happens.
 
     Left to the garbage collector, it would go on for a while and end in the middle of another measurement.
@@ -189,28 +192,31 @@ def connect(make: Callable, config: Mapping[str, str], **more: object) -> Iterat
         more: further arguments of the client, such as ``stats_cb``.
 
     Raises:
-        ClusterError: the client refuses a setting, which is named.
+        ClusterError: there is no cluster any more, or the client refuses a setting, which is named.
         KeyboardInterrupt: the user pressed the stop button.
     """
-    settings: dict[str, object] = {
-        "socket.connection.setup.timeout.ms": 6_000,
-        "api.version.request.timeout.ms": 6_000,
-    }
+    if not config:
+        raise ClusterError("The cluster is closed; run the cell that opens it again.")
+    settings = ClientConfig(
+        {"socket.connection.setup.timeout.ms": HANDSHAKE_MS, "api.version.request.timeout.ms": HANDSHAKE_MS}
+    )
     settings |= {key: value for key, value in config.items() if not key.startswith(LEFT_OUT)}
     heard = Heard()
     with StopButton() as stop:
         try:
-            client = make({**settings, "logger": heard, "error_cb": heard.error, **more})
+            client = make(settings | {"logger": heard, "error_cb": heard.error} | more)
         except KafkaException as error:
-            raise ClusterError(f"The Kafka client can't be set up: {explain_refusal(error, settings)}.") from None
+            refused = " with ".join(refused_settings(error, settings)) or "that the client's log names"
+            cause = known([str(error)]) or f"it refuses the setting {refused}; correct or remove it"
+            raise ClusterError(f"The Kafka client can't be set up: {cause}.") from None
         try:
-            yield Connection(client, settings, heard, stop)
+            yield Connection(client, heard, stop)
         finally:
             stop.closing = True
             close(client)
 
 
-def close(client: object) -> None:
+def close(client: Producer | Consumer | AdminClient) -> None:
     """End a client in bounded time; a producer first lets go of what it still holds."""
     if isinstance(client, Producer) and not give_up(client):
         return  # it is left to its destructor: close() would wait for the rest, for ever
@@ -246,43 +252,25 @@ Answer = TypeVar("Answer")
 def ask(connection: Connection, question: Callable[[float], Answer]) -> Answer:
     """Ask the cluster something, in short steps (of so many seconds) so that the stop button gets through.
 
+    The steps get longer as time goes by: on a slow link an answer may take more than the first.
+
     Raises:
         ClusterError: no connection, or the cluster's refusal, in plain words.
     """
     asked, heard = time.monotonic(), connection.heard
     while True:
         connection.stop.check()
+        waited = time.monotonic() - asked
         try:
-            return question(0.8)
+            return question(max(0.8, min(waited / 3, CONNECT_TIMEOUT_S - waited)))
         except KafkaException as error:
-            connection.client.poll(0)  # hear what the client has to say
-            waited = time.monotonic() - asked
-            login_failed = any("authentication" in each.lower() for each in heard)
-            if login_failed or waited > (PATIENCE_S if known(heard) else CONNECT_TIMEOUT_S):
-                if any("certificate verify failed" in each for each in heard):
-                    heard.append(_certificate_fault(connection.settings))
-                answered = is_answer(error.args[0]) and not known(heard)
-                what = "The cluster can't say" if answered else "No connection to the cluster"
+            connection.client.poll(0.05)  # hear what the client has to say
+            cause = known(heard)
+            lasting = cause and cause not in PASSING
+            if time.monotonic() - asked > (PATIENCE_S if lasting else CONNECT_TIMEOUT_S):
+                what = (
+                    "The cluster can't say"
+                    if is_answer(error.args[0]) and not cause
+                    else "No connection to the cluster"
+                )
                 raise ClusterError(f"{what}: {explain(error, heard)}.") from None
-
-
-def _certificate_fault(config: Mapping[str, object]) -> str:
-    """What is wrong with the server's certificate, which the client doesn't say: Python's own TLS looks at it again."""
-    address = str(config["bootstrap.servers"]).split(",")[0].rpartition("//")[2]
-    host, _, port = address.rpartition(":")
-    host, authorities = host.strip("[]"), config.get("ssl.ca.location")
-    try:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if not authorities:
-            tls.load_default_certs()
-        elif Path(authorities).is_dir():
-            tls.load_verify_locations(capath=authorities)
-        else:
-            tls.load_verify_locations(cafile=authorities)
-        with socket.create_connection((host, int(port)), timeout=2) as connection:
-            tls.wrap_socket(connection, server_hostname=host).close()
-    except ssl.SSLCertVerificationError as error:
-        return error.verify_message
-    except (OSError, ValueError):
-        pass
-    return ""

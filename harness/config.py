@@ -1,29 +1,37 @@
 """Credentials, settings and parameters: from wherever the user has put them, judged before anything is sent.
 
-What is wrong is said without repeating what a file holds.
+What is wrong is said without repeating what a file holds, since a slip can put the secret anywhere.
 """
 
 import difflib
-import io
 import logging
 import math
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import dotenv.parser
 from confluent_kafka import Producer
 
 from harness.errors import ConfigError
 
 
-class ClientConfig(dict):
-    """A client configuration that a notebook can show without giving the secret away."""
+class ClientConfig(dict[str, Any]):
+    """A client configuration that can be shown, joined and copied without giving the secret away."""
 
     def __repr__(self) -> str:
         return f"<client configuration: {', '.join(self)}; values hidden>"
+
+    def __or__(self, other: Mapping[str, Any]) -> "ClientConfig":  # type: ignore[override]
+        return ClientConfig({**self, **other})
+
+    def __ror__(self, other: Mapping[str, Any]) -> "ClientConfig":  # type: ignore[override]
+        return ClientConfig({**other, **self})
+
+    def copy(self) -> "ClientConfig":
+        return ClientConfig(self)
 
 
 def quiet_logger() -> logging.Logger:
@@ -45,14 +53,14 @@ LEFT_OUT = (
     "auto.offset.reset",
     "delivery.report.only.error",
 )
-# A consumer that joins no group, commits nothing, and never jumps over what is there, nor waits for the end of another
-# program's transaction. The client wants a group's name.
+# A consumer that joins no group, commits nothing, never jumps over what is there, and isn't held up by a transaction
+# of another program that is still open. The client wants a group's name.
 READER_SETTINGS = {
-    "isolation.level": "read_uncommitted",
     "group.id": "read-back",
     "enable.auto.commit": False,
     "enable.partition.eof": True,
     "auto.offset.reset": "earliest",
+    "isolation.level": "read_uncommitted",
 }
 # The same for both producers, whatever a configuration file says: otherwise they could not be compared.
 MEASURED_SETTINGS = {"acks": "all", "enable.idempotence": "true"}
@@ -63,7 +71,6 @@ SHOWN_SETTINGS = (
     "acks",
     "batch.size",
     "compression.type",
-    "delivery.timeout.ms",
     "enable.idempotence",
     "linger.ms",
     "max.in.flight.requests.per.connection",
@@ -76,47 +83,43 @@ SHOWN_SETTINGS = (
 )
 
 
-def producer_settings(config: Mapping[str, str]) -> dict[str, str]:
+def producer_settings(config: Mapping[str, Any]) -> ClientConfig:
     """The settings of both producers: the user's, but for what has to be the same in every measurement."""
-    return {key: value for key, value in config.items() if key not in SET_BY_THE_RUN} | MEASURED_SETTINGS
+    return ClientConfig({key: value for key, value in config.items() if key not in SET_BY_THE_RUN} | MEASURED_SETTINGS)
 
 
-def shown_settings(config: Mapping[str, str]) -> dict[str, str]:
+def shown_settings(config: Mapping[str, Any]) -> dict[str, str]:
     """Of a configuration, what may be shown and saved: never a secret, a name or a path."""
     return {key: str(config[key]) for key in SHOWN_SETTINGS if key in config}
 
+
+def refused_settings(error: Exception, settings: Iterable[str]) -> list[str]:
+    """Which of the settings the client's refusal names; the refusal isn't shown, since it may repeat their values."""
+    said = str(error).replace("queue.buffering.max.ms", "linger.ms").replace("compression.codec", "compression.type")
+    return [key for key in settings if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", said)]
+
+
+# --- Parameters ------------------------------------------------------------------------------------------------------
 
 CLUSTER_CHOICES = ("auto", "cloud", "local", "distant", "simulated")
 LONGEST_TIMEOUT_S = 2_147_483  # the client takes milliseconds in 32 bits
 
 
 def check_whole(name: str, value: object) -> None:
-    """Make sure that a parameter is a whole number of 1 or more.
-
-    Raises:
-        ConfigError: with the parameter's name.
-    """
+    """Raise ConfigError, with the parameter's name, unless it is a whole number of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{name} has to be a whole number, 1 or more.")
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Make sure that a parameter is a time in seconds that the client can be given; 0 would mean "for ever" to it.
-
-    Raises:
-        ConfigError: with the parameter's name.
-    """
+    """Raise ConfigError unless it is a time in seconds that the client can be given; 0 would mean "for ever" to it."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not 0.001 <= value <= LONGEST_TIMEOUT_S:
+    if not number or not 0.001 <= float(value) <= LONGEST_TIMEOUT_S:  # type: ignore[arg-type]
         raise ConfigError(f"{name} has to be a number of seconds, from 0.001 to {LONGEST_TIMEOUT_S:,}.")
 
 
 def check_choice(choice: object) -> None:
-    """Make sure that a cluster of that name can be opened.
-
-    Raises:
-        ConfigError: with the names there are.
-    """
+    """Raise ConfigError, with the names there are, unless a cluster of that name can be opened."""
     if choice not in CLUSTER_CHOICES:
         raise ConfigError(f"cluster_choice has to be one of {', '.join(CLUSTER_CHOICES)}.")
 
@@ -125,7 +128,7 @@ def check_parameters(
     num_messages: int,
     batch_size: int,
     *,
-    runs_each: int | None = None,
+    blocks: int | None = None,
     cluster_choice: str = "auto",
     saved_run: str = "",
 ) -> None:
@@ -138,8 +141,8 @@ def check_parameters(
     check_whole("batch_size", batch_size)
     if batch_size > num_messages:
         raise ConfigError("batch_size can't be larger than num_messages; make it smaller, or send more messages.")
-    if runs_each is not None:
-        check_whole("runs_each (unless it is None)", runs_each)
+    if blocks is not None:
+        check_whole("blocks (unless it is None)", blocks)
     check_choice(cluster_choice)
     if not isinstance(saved_run, str):
         raise ConfigError('saved_run has to be a folder\'s name in quotes, or "" to measure.')
@@ -149,29 +152,45 @@ def check_parameters(
         raise ConfigError(f"saved_run names no folder; {hint}.")
 
 
-# The course's keys for .env and the environment, and the client's own names for the same five settings.
+# --- Credentials -----------------------------------------------------------------------------------------------------
+
+# The course's keys for .env and the environment, and the client's own names for the same settings.
 ENV_KEYS = {
     "BOOTSTRAP_SERVERS": "bootstrap.servers",
     "SECURITY_PROTOCOL": "security.protocol",
     "SASL_MECHANISMS": "sasl.mechanisms",
     "SASL_USERNAME": "sasl.username",
     "SASL_PASSWORD": "sasl.password",
+    "SSL_CA_LOCATION": "ssl.ca.location",
 }
-PLACEHOLDER = re.compile(r"<.*>|\{\{.*\}\}|\.\.\.|x{4,}.*|pkc-x{3,}.*|your?[-_ ].*", re.IGNORECASE)
-# What stands in these three is shown, so a line that was joined to another, with the secret, must not pass for a value.
+FIVE = list(ENV_KEYS.values())[:5]  # what a login needs
+PLACEHOLDER = re.compile(
+    r"<.*>|\{\{.*\}\}|\.\.\.|x{4,}.*|pkc-x{3,}.*|your?[-_ ].*|\$\{.*\}|\$\(.*\)|%\w+%|(?-i:\$[A-Z_]+)", re.IGNORECASE
+)
+ADDRESS = r"\s*((SASL_)?(PLAINTEXT|SSL)://)?([\w.-]+|\[[\da-f:.]+\])(:\d{1,5})?\s*"
+# What some values have to look like. Those of the first three are shown, so a line that was joined to another, with
+# the secret, must not pass for one. A long client.id is cut in the client's statistics, which it then can't read.
 FORMS = {
-    "bootstrap.servers": r"(\w+://)?([\w.-]+|\[[\da-f:.]+\])(:\d{1,5})?",
-    "security.protocol": r"(SASL_)?(PLAINTEXT|SSL)",
-    "sasl.mechanisms": r"PLAIN|SCRAM-SHA-(256|512)|OAUTHBEARER|GSSAPI",
+    "bootstrap.servers": (f"({ADDRESS},)*{ADDRESS},?", "host:port, or several of these with commas"),
+    "security.protocol": ("(SASL_)?(PLAINTEXT|SSL)", "SASL_SSL for Confluent Cloud"),
+    "sasl.mechanisms": ("PLAIN|SCRAM-SHA-(256|512)|OAUTHBEARER|GSSAPI", "PLAIN for Confluent Cloud"),
+    "client.id": ("[ -~]{0,200}", "at most 200 letters, digits and signs of ASCII"),
+    "queue.buffering.max.messages": (r"0|[1-9]\d{2,}", "100 or more"),
 }
+QUOTED = re.compile(r"""(["'])(.*?)\1\s*([#;].*)?""")
+ANSWERED = {
+    "sasl.jaas.config": "is the console's Java form; copy the Python form instead, or write its username and password "
+    "as two lines, sasl.username=... and sasl.password=...",
+    "transactional.id": "is for transactions, which these producers don't use; remove the line",
+}
+Entries = dict[str, tuple[str, str]]  # the client's key -> (value, "file, line N")
 
 
 def load_config(properties: str | Path = "client.properties", env: str | Path = ".env") -> dict[str, str] | None:
     """Read the client's configuration from wherever the user has put it, and say in a line which place that was.
 
-    ``properties`` wins where it exists. Otherwise the five keys of ``ENV_KEYS`` count, each from the environment or,
-    where that lacks it, from the file ``env``. What is wrong is said without repeating what the file holds, since a
-    slip can put the secret anywhere.
+    ``properties`` wins where it exists. Otherwise the keys of ``ENV_KEYS`` count, each from the environment or, where
+    that lacks it, from the file ``env``; what other programs have there is passed over.
 
     Args:
         properties: the file that the Confluent Cloud console gives (``key=value`` lines, with or without a
@@ -184,147 +203,144 @@ def load_config(properties: str | Path = "client.properties", env: str | Path = 
     Raises:
         ConfigError: a place was found, but what stands there can't be used.
     """
-    file = Path(properties)
+    file, named = Path(properties), {name: name for name in ENV_KEYS.values()}
     if file.exists():
-        entries = _read_properties(file)
-        named = {name: name for name in ENV_KEYS.values()}
+        entries, near = _read_properties(file)
     else:
-        file = Path(env)
-        entries = _read_env(file)
-        named = {name: key for key, name in ENV_KEYS.items()}
-    if not entries:
-        return None
+        file, named = Path(env), {name: key for key, name in ENV_KEYS.items()}
+        entries, near = _read_env(file)
     place = " and ".join(sorted({where.split(", ")[0] for _, where in entries.values()}))
+    stray = place == "the environment" or "sasl.password" not in entries
+    if file == Path(env) and stray and "bootstrap.servers" not in entries:
+        _say_what_was_found(Path(properties), file, [*entries], near)
+        return None
     for key, (value, where) in entries.items():
-        if key in named and not value:
-            raise ConfigError(f"{where}: {named[key]} has no value; fill it in.")
-        if "\0" in value:
-            raise ConfigError(f"{where}: a NUL character is in the value; type the line again.")
-        if PLACEHOLDER.fullmatch(value):
-            raise ConfigError(
-                f"{where}: the example's placeholder still stands there; put your own value in its place."
-            )
-    for key, form in FORMS.items():
-        value, where = entries.get(key, ("", ""))
-        if not all(re.fullmatch(form, each.strip(), re.IGNORECASE) for each in value.split(",") if each.strip()):
-            raise ConfigError(f"{where}: {NOT_ACCEPTED.format(named[key])}")
-    _check_complete(entries, named, place)
-    _check_accepted(entries, named, place)
+        if fault := _fault(key, value):
+            raise ConfigError(f"{where}: the value{f' of {named[key]}' if key in named else ''} {fault}.")
+    login = "sasl.password" in entries or entries.get("security.protocol", ("", ""))[0].upper().startswith("SASL_")
+    if missing := [named[key] for key in (FIVE if login else FIVE[:1]) if key not in entries]:
+        sentence = f"{place} lacks {' and '.join(missing)}; add it as in the example file."
+        raise ConfigError(" ".join([sentence, *near[:1]]))
     config = ClientConfig((key, value) for key, (value, _) in entries.items())
-    print(f"Configuration from {place}.")
+    _check_accepted(config, entries, place)
+    print("\n".join([f"Configuration from {place}.", *near]))
     if os.name == "posix" and file.exists() and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         print(f"Others on this machine can read {file.name}; to keep it to yourself: chmod 600 {file.name}")
     return config
 
 
-NOT_ACCEPTED = (
-    "the client doesn't accept this value for {}; for Confluent Cloud copy the line from the console, for other "
-    "settings see librdkafka's CONFIGURATION.md."
-)
-Entries = dict[str, tuple[str, str]]  # the client's key -> (value, "file, line N")
-
-
-def _read_text(path: Path) -> str:
+def _lines(path: Path) -> Iterator[tuple[str, str, str | None]]:
+    """Of each line that isn't a comment: where it is, its key, and its value (None: it has no "=")."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ConfigError(f"{path.name} is not a text file in UTF-8; save it as UTF-8, or copy it again.") from None
     except OSError as error:
         raise ConfigError(f"{path.name} can't be read ({error.strerror}); check that it is a file of yours.") from None
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if line and line[0] not in "#;!":
+            key, equals, value = line.removeprefix("export ").partition("=")
+            yield f"{path.name}, line {number}", key.strip(), value.strip() if equals else None
 
 
-def _read_properties(path: Path) -> Entries:
-    entries: Entries = {}
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
-        line, where = line.strip(), f"{path.name}, line {number}"
-        if not line or line[0] in "#;!":
-            continue
-        if line[0] == "[":
-            if line != "[default]":
+def _read_properties(path: Path) -> tuple[Entries, list[str]]:
+    """The settings, and remarks on lines whose key is almost one of the five."""
+    entries: Entries = ClientConfig()
+    near: list[str] = []
+    for where, key, value in _lines(path):
+        if key.startswith("[") and value is None:
+            if key != "[default]":
                 break  # getting_started.ini has a [consumer] section for another program
             continue
-        key, equals, value = line.partition("=")
-        key = {"sasl.mechanism": "sasl.mechanisms"}.get(key.strip(), key.strip())  # the client knows both
-        if not equals or not key:
+        key = "sasl.mechanisms" if key == "sasl.mechanism" else key  # the client knows both
+        if value is None or not key:
             raise ConfigError(f"{where} is not of the form key=value{_meant(key)}; correct or remove it.")
+        if key in ANSWERED:
+            raise ConfigError(f"{where}: {key} {ANSWERED[key]}.")
         if key.startswith(LEFT_OUT):
             continue
-        _add(entries, key, _bare(value), where)
+        _add(entries, key, value, where)
+        if key not in ENV_KEYS.values() and (meant := _meant(key)):
+            near.append(f"{where} has an unusual key{meant}.")
     if not entries:
         raise ConfigError(f"{path.name} holds no setting; copy it again from the console, or remove it.")
-    return entries
+    return entries, near
 
 
-def _read_env(path: Path) -> Entries:
-    entries: Entries = {}
-    if path.exists():
-        for binding in dotenv.parser.parse_stream(io.StringIO(_read_text(path))):
-            key, where = (binding.key or "").strip(), f"{path.name}, line {binding.original.line}"
-            if binding.error or (key in ENV_KEYS and binding.value is None):
-                raise ConfigError(f"{where} is not of the form KEY=value{_meant(key)}; correct or remove it.")
-            if key in ENV_KEYS:
-                _add(entries, ENV_KEYS[key], binding.value.strip(), where)
-            elif key and (meant := _meant(key)):
-                raise ConfigError(f"{where} has an unknown key{meant}.")
+def _read_env(path: Path) -> tuple[Entries, list[str]]:
+    """The same from the course's form, and from the environment, which wins."""
+    entries: Entries = ClientConfig()
+    near: list[str] = []
+    for where, key, value in _lines(path) if path.is_file() else ():  # a folder of that name is another program's
+        word = key.partition(" ")[0]
+        if key in ENV_KEYS and value is not None:
+            _add(entries, ENV_KEYS[key], value, where)
+        elif word in ENV_KEYS:
+            raise ConfigError(f"{where} is not of the form KEY=value{_meant(word)}; correct or remove it.")
+        elif meant := _meant(word):
+            near.append(f"{where} is passed over{meant}.")
     for key, name in ENV_KEYS.items():
         if os.environ.get(key):
-            entries[name] = (os.environ[key].strip(), "the environment")
-    return entries
+            entries[name] = (re.sub(r"""^(["'])(.*)\1$""", r"\2", os.environ[key].strip()), "the environment")
+    return entries, near
 
 
 def _add(entries: Entries, key: str, value: str, where: str) -> None:
     if key in entries:
         raise ConfigError(f"{where} gives a key again that {entries[key][1].split(', ')[-1]} has; keep one of them.")
+    if quoted := QUOTED.fullmatch(value):
+        value = quoted[2]
+    elif comment := re.search(r"\s+[#;]", value):
+        if key in ("sasl.username", "sasl.password"):
+            raise ConfigError(
+                f"{where}: is what begins with # or ; a comment? Put it on a line of its own, or the value in quotes."
+            )
+        value = value[: comment.start()]
     entries[key] = (value, where)
-
-
-def _bare(value: str) -> str:
-    """The value without stray spaces, a comment after it, or quotes around it."""
-    value = re.split(r"\s[#;]", value, maxsplit=1)[0].strip()
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
 
 
 def _meant(key: str) -> str:
     """``" (did you mean sasl.username?)"`` where the key resembles one of the five; never the key itself."""
-    close = difflib.get_close_matches(key, [*ENV_KEYS, *ENV_KEYS.values()], n=1, cutoff=0.8)
+    close = difflib.get_close_matches(key, [*list(ENV_KEYS)[:5], *FIVE], n=1, cutoff=0.8)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _check_complete(entries: Entries, named: Mapping[str, str], place: str) -> None:
-    protocol = entries.get("security.protocol", ("PLAINTEXT", ""))[0].upper()
-    needed = list(named) if protocol.startswith("SASL_") or "sasl.password" in entries else ["bootstrap.servers"]
-    missing = [key for key in needed if key not in entries]
-    if not missing:
-        return
-    misspelt = [
-        f" {where} may be meant for it{_meant(key)}."
-        for key, (_, where) in entries.items()
-        if key not in named and _meant(key)
-    ]
-    lacks = " and ".join(named[key] for key in missing)
-    raise ConfigError(f"{place} lacks {lacks}; add it as in the example file.{''.join(misspelt[:1])}")
+def _fault(key: str, value: str) -> str | None:
+    """What is wrong with a value by its looks."""
+    if key in FIVE and not value:
+        return "is missing; fill it in"
+    if PLACEHOLDER.fullmatch(value):
+        return "is still a placeholder; put your own in its place"
+    strange = [each for each in value if not (each.isascii() or each.isalnum()) or not each.isprintable()]
+    if key in FIVE and (strange or value[0] in "\"'" or value[-1] in "\"'"):
+        return "has a quotation mark, or a character that can't be seen; type it again"
+    form, words = FORMS.get(key, (".*", ""))
+    return None if re.fullmatch(form, value, re.IGNORECASE | re.ASCII) else f"has to be {words}"
 
 
-def _check_accepted(entries: Entries, named: Mapping[str, str], place: str) -> None:
-    """Let the client itself judge the settings; that connects to nothing."""
-    if _refusal({key: value for key, (value, _) in entries.items()}) is None:
-        return
-    # The client's sentence may repeat the value, so each setting is tried by itself, among others that are right.
-    right = {"security.protocol": "SASL_SSL", "sasl.mechanisms": "PLAIN", "sasl.username": "-", "sasl.password": "-"}
-    for key, (value, where) in entries.items():
-        refusal = _refusal(right | {key: value})
-        if refusal and "No such configuration property" in refusal:
-            raise ConfigError(f"{where} has a key that the client doesn't know{_meant(key)}; correct or remove it.")
-        if refusal:
-            raise ConfigError(f"{where}: {NOT_ACCEPTED.format(named.get(key, key))}")
-    raise ConfigError(f"{place}: these settings don't fit each other; compare with the example file.")
-
-
-def _refusal(config: dict[str, str]) -> str | None:
-    # Without the address, which it takes as it is: it would look that up, and connect.
-    config = {key: value for key, value in config.items() if key != "bootstrap.servers"}
+def _check_accepted(config: ClientConfig, entries: Entries, place: str) -> None:
+    """Let the client itself judge the settings; without the address, which it would look up."""
+    settings = {key: value for key, value in config.items() if key != "bootstrap.servers"}
     try:
-        Producer(producer_settings(config), logger=quiet_logger()).close()
+        Producer(producer_settings(settings), logger=quiet_logger()).close()
     except Exception as error:  # the client raises exceptions of many kinds for settings it can't use
-        return str(error)
-    return None
+        refused = refused_settings(error, entries)
+        where = " and ".join(entries[key][1] for key in refused) or place
+        if "No such configuration property" in str(error):
+            said = f"has a key that the client doesn't know{_meant(refused[0])}; correct or remove it"
+        else:
+            said = "is refused by the client; correct it (for Confluent Cloud copy the console's line), or remove it"
+        raise ConfigError(f"{where} {said}.") from None
+
+
+def _say_what_was_found(properties: Path, env: Path, passed_over: list[str], near: list[str]) -> None:
+    print(f"No credentials: no {properties.name}, and no BOOTSTRAP_SERVERS in {env.name} or the environment.")
+    if passed_over:
+        print(f"Without it, {' and '.join(passed_over)} are passed over.")
+    for each in near:
+        print(each)
+    names = [properties.name, env.name]
+    for file in sorted(properties.absolute().parent.iterdir()):
+        meant = difflib.get_close_matches(file.name.casefold().removesuffix(".txt"), names, n=1, cutoff=0.85)
+        if meant and file.name not in names and file.is_file():
+            print(f"{file.name} isn't read; if it is meant, rename it {meant[0]}.")

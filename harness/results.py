@@ -1,155 +1,185 @@
-"""Save a measurement, and load it again: whole files or none."""
+"""Save a measurement, load it again, and say which of the saved ones is the newest.
+
+``results.json`` is the whole truth, read as a whole or not at all; the CSV files beside it are for other programs.
+"""
 
 import contextlib
-import io
-import itertools
-import json
+import hashlib
 import os
 import platform
 import re
 import secrets
+import tempfile
+import time
+import timeit
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import confluent_kafka
+import msgspec
 import pandas as pd
 
 from harness.client import StopButton
 from harness.errors import ResultsError, RunInterrupted
-from harness.runs import INTERRUPTED, BatchTiming, ProducerRun, batches_frame, counted
-
-# Saved for those who read the file; computed again when it is loaded.
-DERIVED = ("submitted", "acknowledged", "failed", "request_rate", "response_rate")
+from harness.runs import INTERRUPTED, ProducerRun, batches_frame, counted
 
 
 @dataclass
 class Results:
-    """A measurement's results, in memory and in a folder.
-
-    The folder has ``results.json`` (the environment, the runs' totals, and the number of rows of each other file),
-    ``batches.csv`` and a CSV file for each further table. Files are replaced as a whole and ``results.json`` last, so
-    that a crash at any moment leaves what was saved before.
-    """
+    """A measurement's results, in memory and in a folder; ``environment`` says what was measured, and on what."""
 
     folder: Path
-    environment: dict[str, object]
+    environment: dict[str, Any]
     runs: list[ProducerRun] = field(default_factory=list)
     token: str = field(default_factory=lambda: secrets.token_hex(3))  # tells this measurement's run ids from others
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def add_run(self, run: ProducerRun) -> None:
-        """Take in a run that has ended, and save.
+        """Take in a run that has ended, and save. Raises RunInterrupted, once it is saved, where the user ended it."""
+        with self.measuring():
+            self.runs.append(run)
+            if len(self.runs) == self.environment.get("planned runs"):
+                self.environment["spin ms after"] = spin_ms()
+            self.save()
+            if run.stopped == INTERRUPTED:
+                raise KeyboardInterrupt
 
-        Raises:
-            RunInterrupted: the run ended since the user interrupted it; it is saved all the same.
-        """
-        self.runs.append(run)
-        self.save()
-        if run.stopped == INTERRUPTED:
-            raise RunInterrupted(
-                f"Interrupted after {counted(run.acknowledged, 'message')} of run {len(self.runs)}. What was measured "
-                f'is in {self.folder.as_posix()}; to draw it, set saved_run to "{self.folder.as_posix()}".'
-            )
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Within this block the stop button is answered with where the results are: RunInterrupted."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.save()
+            messages = counted(self.runs[-1].acknowledged if self.runs else 0, "message")
+            said, folder = f"Interrupted after {messages} of run {len(self.runs) or 1}", self.folder.as_posix()
+            remedy = f'What was measured is in {folder}; to draw it, set saved_run to "{folder}".'
+            raise RunInterrupted(f"{said}. {remedy}") from None
 
     def add_table(self, name: str, table: pd.DataFrame) -> None:
-        """Take in a further table as ``NAME.csv``, and save."""
+        """Take in a further table, and save."""
         self.tables[name] = table
         self.save()
 
+    @property
+    def complete(self) -> bool:
+        """Whether all planned runs are there, none was stopped, and both producers have a complete one."""
+        planned, modes = self.environment.get("planned runs", 0), {run.mode for run in self.runs if run.complete}
+        return len(modes) == 2 and len(self.runs) >= planned and not any(run.stopped for run in self.runs)
+
     def save(self) -> None:
-        """Write everything to the folder; an interrupt is raised once that is done."""
+        """Write everything, where that fails to a temporary folder; an interrupt is raised once that is done.
+
+        Raises ResultsError where neither can be written; the results are still in memory then.
+        """
         with StopButton() as stop:
             stop.closing = True  # however often it is pressed
-            self.folder.mkdir(parents=True, exist_ok=True)
-            contents = {"batches": batches_frame(self.runs), **self.tables}
-            for name, table in contents.items():
-                _replace(self.folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n").encode())
-            content = {
-                "environment": self.environment,
-                "runs": [_totals(run) for run in self.runs],
-                "rows": {name: len(table) for name, table in contents.items()},
-            }
-            _replace(self.folder / "results.json", (json.dumps(content, indent=1) + "\n").encode())
+            try:
+                self._write()
+            except OSError as error:
+                wanted, self.folder = self.folder, Path(tempfile.gettempdir(), self.folder.name)
+                said = f"{wanted} can't be written ({error.strerror})"
+                if wanted == self.folder:
+                    raise ResultsError(f"{said}; nothing is lost yet: make room, and call results.save().") from None
+                print(f"{said}; the results are in {self.folder} instead.")
+                self.save()
+
+    def _write(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(ResultsError):  # what another notebook has added to this folder stays
+            self.tables = load_results(self.folder).tables | self.tables
+        tables = {name: table.to_dict("list") for name, table in self.tables.items()}
+        content = {"environment": self.environment, "tables": tables, "runs": [_saved(run) for run in self.runs]}
+        encoded = msgspec.json.encode({"digest": _digest(content), **content})
+        draft = self.folder / f".results.json.{os.getpid()}"  # after a crash the file is as it was before, or whole
+        draft.write_bytes(msgspec.json.format(encoded, indent=1))
+        draft.replace(self.folder / "results.json")
+        for name, table in (self.tables | {"batches": batches_frame(self.runs)}).items():
+            table.to_csv(self.folder / f"{name}.csv", index=False, lineterminator="\n")
+
+
+def _saved(run: ProducerRun) -> dict[str, Any]:
+    """A run as it is saved; the totals are for those who read the file."""
+    totals = ("submitted", "acknowledged", "failed", "request_rate", "response_rate")
+    fields = {name: value for name, value in vars(run).items() if name != "undelivered"}
+    return {name: getattr(run, name) for name in totals} | fields
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+
+
+def load_results(folder: str | Path) -> Results:
+    """Read what :class:`Results` saved. Raises ResultsError where it is missing or, as a digest tells, was changed."""
+    folder, file = Path(folder), Path(folder, "results.json").as_posix()
+    try:
+        content = msgspec.json.decode(Path(file).read_bytes(), type=dict[str, Any])
+        if content.pop("digest", None) != _digest(content):
+            raise ValueError
+        runs = msgspec.convert(content["runs"], list[ProducerRun])
+        tables = {name: pd.DataFrame(columns) for name, columns in content["tables"].items()}
+        return Results(folder, content["environment"], runs, tables=tables)
+    except OSError:
+        raise ResultsError(f"No saved run in {folder.as_posix()}: {file} can't be read; check the name.") from None
+    except (ValueError, RecursionError):
+        raise ResultsError(f"{file} is not as it was saved; restore it, or measure again.") from None
+
+
+def newest(kinds: Collection[str], *, parent: str = "results", num_messages: int | None = None) -> Results | None:
+    """The newest complete measurement on one of these kinds of cluster, of so many messages if given, or None."""
+    serving = []
+    for file in Path(parent).glob("*/results.json"):
+        with contextlib.suppress(ResultsError):
+            saved = load_results(file.parent)
+            of = saved.environment
+            if saved.complete and of.get("kind") in kinds and num_messages in (None, of.get("num_messages")):
+                serving.append(saved)
+    return max(serving, key=lambda saved: (saved.environment["date"], saved.folder.name), default=None)
+
+
+def overview(parent: str | Path = "results") -> Iterator[str]:
+    """A line for each saved measurement: on what, when, how much, whether it is complete."""
+    for file in sorted(Path(parent).glob("*/results.json")):
+        try:
+            saved = load_results(file.parent)
+        except ResultsError as error:
+            yield str(error)
+            continue
+        of, planned = saved.environment, saved.environment.get("planned runs", 0)
+        size = f"{len(saved.runs)} of {planned} runs of {of.get('num_messages', 0):,} messages"
+        state = "complete" if saved.complete else "interrupted, or messages failed"
+        what = f"{size}, {state}" if planned else f"tables: {', '.join(saved.tables)}"
+        yield f"{file.parent.as_posix()}: {of.get('cluster', '')}, {of.get('date', '')[:16]}; {what}"
+
+
+def check_folder(parent: str | Path = "results") -> None:
+    """See, before anything is measured, whether results can be saved there. Raises ResultsError if not."""
+    try:
+        Path(parent).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=parent) as file:
+            file.write(bytes(8_000_000))  # more than a measurement takes
+    except OSError as error:
+        reason = f"({error.strerror}); it has to be a folder that can be written, with 8 MB free"
+        raise ResultsError(f"Results can't be saved in {parent} {reason}.") from None
 
 
 def new_folder(kind: str, parent: str | Path = "results") -> Path:
     """Make a folder for a measurement's results, named by date and kind of cluster; never one that exists."""
-    name = f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}_{kind.split()[0].lower()}"
-    for suffix in itertools.chain([""], map("-{}".format, itertools.count(2))):
-        with contextlib.suppress(FileExistsError):
-            folder = Path(parent) / (name + suffix)
-            folder.mkdir(parents=True)
+    check_folder(parent)
+    while True:
+        folder = Path(parent, f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}_{kind}")
+        try:
+            folder.mkdir()
             return folder
+        except FileExistsError:  # another measurement began in this second
+            time.sleep(0.1)
 
 
-def load_results(folder: str | Path) -> Results:
-    """Read what :class:`Results` saved.
-
-    Raises:
-        ResultsError: a file is missing or was cut short.
-    """
-    folder = Path(folder)
-    try:
-        content = json.loads((folder / "results.json").read_bytes())
-    except OSError:
-        raise ResultsError(
-            f"No saved run in {folder.name}: it has no results.json; check the name, or measure again."
-        ) from None
-    except ValueError:
-        raise ResultsError(f"{folder.name}/results.json {CUT_SHORT}") from None
-    try:
-        tables = {name: _table(folder / f"{name}.csv", rows) for name, rows in content["rows"].items()}
-        batches = tables.pop("batches").drop(columns=["mode", "batch"])
-        runs = []
-        for number, run in enumerate(content["runs"], start=1):
-            totals = {key: value for key, value in run.items() if key not in DERIVED}
-            timings = batches[batches["run"] == number].drop(columns="run").to_dict("records")
-            runs.append(ProducerRun(**totals, batches=[BatchTiming(**timing) for timing in timings]))
-        return Results(folder, content["environment"], runs, tables=tables)
-    except (TypeError, KeyError, AttributeError):
-        raise ResultsError(f"{folder.name}/results.json or batches.csv {CUT_SHORT}") from None
-
-
-CUT_SHORT = "is not as it was saved, or was cut short; restore the folder, or measure again."
-
-
-def _table(file: Path, rows: int) -> pd.DataFrame:
-    """The first ``rows`` rows: after a crash in the middle of saving there may be more than results.json knows of."""
-    name = f"{file.parent.name}/{file.name}"
-    try:
-        data = file.read_bytes()
-        table = pd.read_csv(io.BytesIO(data), nrows=rows)
-    except OSError:
-        raise ResultsError(f"{name} is missing; restore the folder, or measure again.") from None
-    except ValueError:
-        raise ResultsError(f"{name} {CUT_SHORT}") from None
-    if len(table) < rows or not data.endswith(b"\n"):
-        raise ResultsError(f"{name} {CUT_SHORT}")
-    return table
-
-
-def _totals(run: ProducerRun) -> dict[str, object]:
-    totals = {key: value for key, value in vars(run).items() if key not in ("batches", "undelivered")}
-    totals["wait_quantiles_s"] = [round(wait, 7) for wait in run.wait_quantiles_s]
-    return totals | {key: getattr(run, key) for key in DERIVED}
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file such that it is there whole or, after a crash, as it was before."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(draft, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def environment(**parameters: object) -> dict[str, object]:
-    """What is measured with, and when; ``parameters`` are taken in as they are."""
+def environment(**parameters: object) -> dict[str, Any]:
+    """What is measured with, when, and how busy and fast the machine is; ``parameters`` are taken in as they are."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **parameters,
@@ -159,7 +189,14 @@ def environment(**parameters: object) -> dict[str, object]:
         "os": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
+        "load average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "spin ms before": spin_ms(),
     }
+
+
+def spin_ms() -> float:
+    """How fast the processor is just now: the time of 200,000 steps of an empty loop, the best of five."""
+    return round(1000 * min(timeit.repeat(number=200_000, repeat=5)), 2)
 
 
 def _cpu_model() -> str:
@@ -168,3 +205,7 @@ def _cpu_model() -> str:
         if found:
             return found[1]
     return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    print("\n".join(overview()))

@@ -1,10 +1,9 @@
-"""Execute a notebook from top to bottom, and show in the terminal what its cells print and how far they are.
+"""Execute a notebook in a terminal: ``python -m harness.run_notebook assignment1.ipynb [num_messages=40000 ...]``.
 
-Without parameters it is replaced if every cell succeeds. With parameters (-p num_messages=40000), which are set after
-the cell tagged ``parameters`` as papermill does it, it stays as it is; the executed copy is saved beside its results.
+It is replaced if every cell succeeds. With parameters, which are set in the cell tagged ``parameters``, it stays as it
+is, and the executed copy is saved beside its results.
 """
 
-import argparse
 import ast
 import asyncio
 import contextlib
@@ -15,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cells run, Ctrl-C just ends the program
@@ -26,126 +26,108 @@ from nbclient.exceptions import CellExecutionError
 
 
 class Client(NotebookClient):
-    progress, shown_at = "", 0.0  # the line that is redrawn, and when it was last left as it stands
+    progress = False  # whether the terminal's line is one that text replaces
 
-    def process_message(self, msg: dict, cell: nbformat.NotebookNode, cell_index: int):
-        kind, content = msg["msg_type"], msg["content"]
-        if kind == "stream":
-            if self.progress:
-                self.draw("")  # the text takes its place
-            print(content["text"], end="", flush=True)
-        elif kind == "update_display_data" and list(content["data"]) == ["text/plain"]:
-            self.draw(content["data"]["text/plain"])
+    def process_message(self, msg: dict, cell: Any, cell_index: int) -> Any:
+        text, data = msg["content"].get("text"), msg["content"].get("data", {})
+        redrawn = msg["msg_type"] == "update_display_data" and list(data) == ["text/plain"] and sys.stdout.isatty()
+        if redrawn:
+            text = data["text/plain"][: shutil.get_terminal_size().columns - 1]
+        if text:
+            print("\r\x1b[K" * self.progress + text, end="", flush=True)
+            self.progress = redrawn
         return super().process_message(msg, cell, cell_index)
 
-    def draw(self, progress: str) -> None:
-        """Redraw the line of progress; where the output is no terminal, print one each 10 s."""
-        self.progress = progress
-        if sys.stdout.isatty():
-            width = shutil.get_terminal_size().columns - 1
-            print("\r" + progress[:width].ljust(width), end="\r", flush=True)
-        elif progress and time.monotonic() - self.shown_at >= 10:
-            self.end_progress()
 
-    def end_progress(self) -> None:
-        if self.progress:
-            print(self.progress, flush=True)
-        self.progress, self.shown_at = "", time.monotonic()
+async def execute(notebook: Any, folder: Path) -> str:
+    """Execute all cells in a kernel that works in ``folder``; returns where its ``results`` are saved, or "".
 
-    def output(self, outs: list, msg: dict, display_id: str | None, cell_index: int):
-        out = super().output(outs, msg, display_id, cell_index)
-        before = outs[-2] if len(outs) > 1 else {}
-        if out and out.output_type == "stream" and out.name == before.get("name"):
-            before.text += outs.pop().text  # text that follows text is one output, as in JupyterLab
-        return out
+    Raises RuntimeError, which says what went wrong, and in which section.
+    """
+    loop, presses, section = asyncio.get_running_loop(), list[bool](), "the first cell"
 
-
-async def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
-    """Execute each cell, in a kernel that works in ``folder``. A RuntimeError says what went wrong."""
-    presses, loop = [], asyncio.get_running_loop()
-
-    def press(*_) -> None:
+    def press(*_: object) -> None:
         """Ctrl-C: interrupt the kernel, which has a session of its own; the second time, end it."""
         if presses or client.code_cells_executed:
             end = kernel.shutdown_kernel(now=True) if presses else kernel.interrupt_kernel()
             asyncio.run_coroutine_threadsafe(end, loop)
         presses.append(True)
 
+    async def results() -> str:
+        wanted = {"folder": "results.folder.as_posix()"}
+        reply = await client.kc.execute("", silent=True, user_expressions=wanted, reply=True, timeout=10)
+        found = reply["content"]["user_expressions"]["folder"]
+        return ast.literal_eval(found["data"]["text/plain"]) if "data" in found else ""
+
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as runtime:  # no connection file stays
-        transport = "tcp" if sys.platform == "win32" else "ipc"  # ipc: no port that another program could take
-        kernel = AsyncKernelManager(connection_file=f"{runtime}/kernel.json", transport=transport)
-        client = Client(notebook, km=kernel, record_timing=False)
+        # ipc has no port that another program could take, but a socket's path can't be long
+        transport = "tcp" if sys.platform == "win32" or len(runtime) > 80 else "ipc"
+        kernel: Any = AsyncKernelManager(connection_file=f"{runtime}/kernel.json", transport=transport)
+        client: Any = Client(notebook, km=kernel, record_timing=False, coalesce_streams=True)
         signal.signal(signal.SIGINT, press)
         await client.async_start_new_kernel(cwd=str(folder))
         await client.async_start_new_kernel_client()
         try:
-            metadata, spec = notebook.metadata, kernel.kernel_spec
-            metadata.kernelspec = {"name": "python3", "language": spec.language, "display_name": spec.display_name}
-            metadata.language_info = (await client.kc.kernel_info(reply=True))["content"]["language_info"]
-            heading = "the first cell"
+            info = await client.kc.kernel_info(reply=True)
+            notebook.metadata.language_info = info["content"]["language_info"]
+            titles = [cell.source for cell in notebook.cells if re.match("## ", cell.source)]
             for index, cell in enumerate(notebook.cells):
-                if cell.cell_type == "markdown":
-                    heading = [heading, *re.findall(r"^#+ +(.+)", cell.source, re.MULTILINE)][-1]
+                if cell.source in titles:
+                    section = cell.source.splitlines()[0].lstrip("# ")
+                    print(f"\nSection {titles.index(cell.source) + 1} of {len(titles)}: {section}", flush=True)
                 try:
                     await client.async_execute_cell(cell, index)
                 except CellExecutionError as error:
                     if error.ename != "KeyboardInterrupt":
-                        said = "\n".join(cell.outputs[-1].get("traceback", [error.evalue]))
-                        raise RuntimeError(f"In {heading}:\n" + re.sub(r"\x1b\[[0-9;]*m", "", said)) from None
-                finally:
-                    client.end_progress()
+                        said = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)
+                        raise RuntimeError(f"In {section}:\n{said}") from None
                 if presses:
-                    raise RuntimeError("Interrupted.")
+                    said = f"In {section}: interrupted"
+                    if saved := await results():
+                        parameter = re.findall(r"\bsaved_\w+", parameters(notebook).source)[-1]
+                        said += f'; what was measured is in {saved}. To go on, add P="{parameter}={saved}"'
+                    raise RuntimeError(f"{said}.")
+            return await results()
         finally:
             await kernel.shutdown_kernel(now=not await kernel.is_alive())
             client.kc.stop_channels()
 
 
-def parameterize(notebook: nbformat.NotebookNode, given: list[str]) -> None:
-    """Add a cell that sets what is ``given`` as name=value: a Python literal, else text."""
-    tagged = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
-    defaults = ast.walk(ast.parse("\n".join(notebook.cells[i].source for i in tagged)))
-    known = [each.id for each in defaults if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)]
-    source = []
-    for each in given:
-        name, equals, value = each.partition("=")
-        if name not in known or not equals:
-            names = ", ".join(known) or "none"
-            raise ValueError(f"{each} sets no parameter: write name=value, without blanks; the names are: {names}.")
-        with contextlib.suppress(ValueError, SyntaxError):
-            value = ast.literal_eval(value)
-        source.append(f"{name} = {value!r}")
-    cell = nbformat.v4.new_code_cell("\n".join(source), metadata={"tags": ["injected-parameters"]})
-    notebook.cells.insert(tagged[0] + 1, cell)
+def parameters(notebook: Any) -> Any:
+    """The cell tagged ``parameters``."""
+    return next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("notebook", type=Path)
-    parser.add_argument("-p", metavar="NAME=VALUE", action="append", default=[], help="a parameter; can be repeated")
-    options = parser.parse_args()
-    path = options.notebook.resolve()
-    given = list({each.partition("=")[0]: each for each in options.p}.values())  # the last one of a name counts
-    sys.stdout.reconfigure(errors="replace")  # where a progress bar's blocks can't be shown
+def set_parameter(cell: Any, setting: str) -> None:
+    """Set what is given as name=value: a Python literal, else text."""
+    name, _, value = setting.partition("=")
+    with contextlib.suppress(ValueError, SyntaxError):
+        value = ast.literal_eval(value)
+    names = re.findall(r"(?m)^(\w+) =", cell.source)
+    if name not in names or "=" not in setting:
+        known = ", ".join(names)
+        raise ValueError(f"{setting} sets no parameter: write name=value, without blanks; the names are: {known}.")
+    cell.source = re.sub(rf"(?m)^{name} =.*", lambda _: f"{name} = {value!r}", cell.source)
+
+
+def main(file: str, *given: str) -> None:
+    path = Path(file).resolve()
     try:
         notebook = nbformat.read(path, 4)
-        if given:
-            parameterize(notebook, given)
+        for setting in given:
+            set_parameter(parameters(notebook), setting)
         print("Executing", f"a copy of {path.name} with {', '.join(given)}" if given else path.name, flush=True)
-        asyncio.run(execute(notebook, path.parent))
+        results = asyncio.run(execute(notebook, path.parent))
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(str(error))
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    folder = re.search(r"Saved in (results/[\w/-]+)", "".join(output.get("text", "") for output in outputs))
-    copy = f"{folder[1]}/{path.name}" if folder else time.strftime(f"results/%Y-%m-%d_%H-%M-%S_{path.name}")
-    saved = path.parent / copy if given else path
-    saved.parent.mkdir(exist_ok=True)
+    saved = path.parent / (results or time.strftime("results/%Y-%m-%d_%H-%M-%S")) / path.name if given else path
+    saved.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, saved.with_suffix(".part"))
     saved.with_suffix(".part").replace(saved)
-    answer = re.sub(r"[*`]", "", outputs[0].get("data", {}).get("text/markdown", "") if outputs else "").strip()
-    print(f"\n{answer}\n\nResults: {folder[1] if folder else 'none saved'}")
-    print("Executed notebook:", saved.relative_to(path.parent).as_posix())
+    for output in [output for cell in notebook.cells if cell.id == "answer" for output in cell.outputs]:
+        print(re.sub(r"[*`]", "", output.get("data", {}).get("text/markdown", "")))
+    print(f"\nResults: {results or 'none saved'}\nExecuted notebook: {saved}")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -2,21 +2,22 @@
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic, TopicMetadata
 
 from harness.client import CONNECT_TIMEOUT_S, PATIENCE_S, Connection, ask, connect, explain
 from harness.config import READER_SETTINGS
 from harness.errors import ClusterError
 
 
-def metadata(connection: Connection):
+def metadata(connection: Connection) -> ClusterMetadata:
     """The cluster's metadata: brokers and topics."""
     return ask(connection, lambda timeout: connection.client.list_topics(timeout=timeout))
 
 
-def topic_metadata(connection: Connection, topic: str):
+def topic_metadata(connection: Connection, topic: str) -> TopicMetadata:
     """The topic's metadata, once it can be used: the brokers learn of a new topic one after the other.
 
     Raises:
@@ -32,7 +33,7 @@ def topic_metadata(connection: Connection, topic: str):
         time.sleep(0.1)
 
 
-def ensure_topic(config: Mapping[str, str], topic: str, *, partitions: int = 6, replication: int = -1) -> None:
+def ensure_topic(config: Mapping[str, Any], topic: str, *, partitions: int = 6, replication: int = -1) -> None:
     """Create the topic unless it is there, and wait until it can be used.
 
     Args:
@@ -42,7 +43,7 @@ def ensure_topic(config: Mapping[str, str], topic: str, *, partitions: int = 6, 
         replication: its replication factor; -1 leaves it to the cluster (on Confluent Cloud: 3).
 
     Raises:
-        ClusterError: no connection, no right to create it, or the cluster refuses the replication factor.
+        ClusterError: no connection, no right to create it, or the cluster refuses name, partitions or replication.
     """
     with connect(AdminClient, config) as connection:
         found = metadata(connection)
@@ -54,22 +55,18 @@ def ensure_topic(config: Mapping[str, str], topic: str, *, partitions: int = 6, 
         topic_metadata(connection, topic)
 
 
-def _create(connection: Connection, topic: NewTopic) -> None:
+def _create(connection: Connection[AdminClient], topic: NewTopic) -> None:
     limits = {"operation_timeout": CONNECT_TIMEOUT_S, "request_timeout": CONNECT_TIMEOUT_S}
-    try:
-        created = connection.client.create_topics([topic], **limits)[topic.topic]
-        while not created.done():
-            connection.client.poll(0.05)
-            connection.stop.check()
-        created.result()
-    except KafkaException as error:
-        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise ClusterError(
-                f"The topic {topic.topic} can't be created: {explain(error, connection.heard)}."
-            ) from None
+    created = connection.client.create_topics([topic], **limits)[topic.topic]
+    while not created.done():
+        connection.client.poll(0.05)
+        connection.stop.check()
+    refusal = created.exception()
+    if isinstance(refusal, KafkaException) and refusal.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+        raise ClusterError(f"The topic {topic.topic} can't be created: {explain(refusal, connection.heard)}.")
 
 
-def offsets(config: Mapping[str, str], topic: str) -> dict[int, tuple[int, int]]:
+def offsets(config: Mapping[str, Any], topic: str) -> dict[int, tuple[int, int]]:
     """For each partition the offset of the oldest message that is still there, and that of the next one to come."""
     with connect(Consumer, config, **READER_SETTINGS) as connection:
 
@@ -80,6 +77,6 @@ def offsets(config: Mapping[str, str], topic: str) -> dict[int, tuple[int, int]]
         return {number: watermarks(number) for number in topic_metadata(connection, topic).partitions}
 
 
-def end_offsets(config: Mapping[str, str], topic: str) -> dict[int, int]:
+def end_offsets(config: Mapping[str, Any], topic: str) -> dict[int, int]:
     """The offset that the next message of each partition will have: where a later ``read_back`` may begin."""
     return {number: end for number, (_, end) in offsets(config, topic).items()}

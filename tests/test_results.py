@@ -1,9 +1,7 @@
 """Saved results: what was saved is what is loaded, whole or not at all, and the statistics are right."""
 
-import contextlib
 import json
 import math
-import os
 import random
 import shutil
 
@@ -14,8 +12,11 @@ from hypothesis import strategies as st
 
 import kafka_helpers as kh
 from harness.errors import ResultsError, RunInterrupted
-from harness.report import approx, drift, median_interval, pair_ratios, summarize
+from harness.report import approx, drift, median_interval, printed, summarize
+from harness.results import check_folder, environment, newest, overview
 from harness.runs import INTERRUPTED, outcome
+
+resource = pytest.importorskip("resource")  # Windows has none
 
 
 def a_run(mode="async", batches=3, **more):
@@ -23,12 +24,16 @@ def a_run(mode="async", batches=3, **more):
     return kh.ProducerRun(mode, f"{mode}-1", timings, elapsed_s=1 / 7, wait_quantiles_s=[0.1] * 201, **more)
 
 
+LAW = pd.DataFrame({"x": [1, 2], "y": [0.1, 1 / 3], "name": ["a", ""], "holds": [True, False]})
+
+
 @pytest.fixture
 def saved(tmp_path):
-    results = kh.Results(tmp_path / "saved", {"date": "2026-01-01T00:00:00+00:00", "cluster": "none"})
+    about = {"kind": "local", "cluster": "none", "num_messages": 1500, "planned runs": 2}
+    results = kh.Results(tmp_path / "saved", environment(**about))
     results.add_run(a_run("async", network={"rtt_ms": 0.5}))
-    results.add_run(a_run("sync", errors={"_MSG_TIMED_OUT": 2}, stopped="no acknowledgement within 5 s"))
-    results.add_table("law", pd.DataFrame({"x": [1, 2], "y": [0.1, 1 / 3]}))
+    results.add_run(a_run("sync", errors={"_MSG_TIMED_OUT": 2}))
+    results.add_table("law", LAW)
     return results
 
 
@@ -36,13 +41,16 @@ def test_saved_and_loaded_is_the_same(saved):
     loaded = kh.load_results(saved.folder)
     assert loaded.runs == saved.runs
     assert loaded.environment == saved.environment
-    pd.testing.assert_frame_equal(loaded.tables["law"], saved.tables["law"], check_exact=True)
-    pd.testing.assert_frame_equal(kh.batches_frame(loaded.runs), kh.batches_frame(saved.runs), check_exact=True)
+    pd.testing.assert_frame_equal(loaded.tables["law"], LAW, check_exact=True)
+    for name, table in (("law", LAW.replace("", None)), ("batches", kh.batches_frame(saved.runs))):
+        exported = pd.read_csv(saved.folder / f"{name}.csv")
+        pd.testing.assert_frame_equal(exported, table, check_exact=True, check_dtype=name != "law")
 
 
 def test_columns_of_the_batches():
     frame = kh.batches_frame([a_run("async"), a_run("sync", 2)])
-    assert list(frame) == ["run", "mode", "batch", "messages", "elapsed_s", "delivered_s", "acknowledged", "failed"]
+    columns = ["run", "mode", "batch", "messages", "elapsed_s", "delivered_s", "acknowledged", "failed", "started_s"]
+    assert list(frame) == columns
     assert frame["run"].tolist() == [1, 1, 1, 2, 2]
     assert frame["batch"].tolist() == [1, 2, 3, 1, 2]
     assert kh.batches_frame([]).empty
@@ -55,80 +63,66 @@ def test_totals_are_in_the_file_for_those_who_read_it(saved):
     assert "undelivered" not in first
 
 
-@pytest.mark.parametrize("name", ["results.json", "batches.csv", "law.csv"])
-@pytest.mark.parametrize("damage", ["remove", "cut", "empty"])
-def test_a_missing_or_cut_file_is_named(saved, name, damage):
-    file = saved.folder / name
+def test_environment_says_how_fast_and_busy_the_machine_was(saved):
+    about = kh.load_results(saved.folder).environment
+    assert 0.1 < about["spin ms before"] < 1000 and 0.1 < about["spin ms after"] < 1000
+    assert about["load average"] >= 0
+
+
+ODD = [None, "many", "", -1, 0, True, [], {}, "../../x", 10**400, 2.5, math.nan, math.inf]
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_whatever_was_changed_is_told_in_a_sentence(tmp_path_factory, data):
+    """A value that is odd, missing or under another name, wherever it is in the file; a byte; an end cut off."""
+    results = kh.Results(tmp_path_factory.mktemp("odd"), {"date": "2026-11-01"}, [a_run()], tables={"law": LAW})
+    results.save()
+    file = results.folder / "results.json"
     content = file.read_bytes()
-    if damage == "remove":
-        file.unlink()
+    damage = data.draw(st.sampled_from(["value", "missing", "name", "byte", "cut"]))
+    if damage in ("byte", "cut"):
+        at = data.draw(st.integers(0, len(content) - 2))
+        changed = content[:at] + (bytes([content[at] ^ 1]) + content[at + 1 :] if damage == "byte" else b"")
     else:
-        file.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
-    with pytest.raises(ResultsError, match="results.json" if name == "results.json" else f"saved/{name}"):
-        kh.load_results(saved.folder)
+        whole = node = json.loads(content)
+        while isinstance(node, dict | list) and node and (node is whole or data.draw(st.integers(0, 3))):
+            parent = node
+            key = data.draw(st.sampled_from(range(len(node)) if isinstance(node, list) else sorted(node)))
+            node = parent[key]
+        before, odd = parent.pop(key), data.draw(st.sampled_from(ODD))
+        if damage != "missing" and isinstance(parent, dict):
+            parent[key if damage == "value" else "../../x"] = before if damage == "name" else odd
+        elif damage == "value":
+            parent.insert(key, odd)
+        changed = json.dumps(whole).encode()
+    file.write_bytes(changed)
+    try:
+        assert kh.load_results(results.folder).runs == results.runs, "the same, differently written"
+    except ResultsError as error:
+        assert str(error).endswith("/results.json is not as it was saved; restore it, or measure again.")
+    shutil.rmtree(results.folder)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", "null", "5", '"text"', "[1, 2]", '{"environment": {}, "rows": []}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", "null", "1e999", "NaN", '"text"', "[" * 200_000])
 def test_another_file_of_that_name_is_refused(saved, content):
     (saved.folder / "results.json").write_text(content)
-    with pytest.raises(ResultsError, match=r"saved/results\.json or batches\.csv is not as it was saved"):
+    with pytest.raises(ResultsError, match=r"saved/results\.json is not as it was saved"):
         kh.load_results(saved.folder)
 
 
-def test_no_folder(tmp_path):
-    with pytest.raises(ResultsError, match=r"No saved run in nothing: .*check the name"):
-        kh.load_results(tmp_path / "nothing")
+def test_no_saved_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("nothing", ".", ""):
+        with pytest.raises(ResultsError, match=r"No saved run in .*check the name"):
+            kh.load_results(name)
 
 
-@settings(max_examples=300, deadline=None)
-@given(data=st.data())
-def test_a_file_that_was_cut_anywhere_is_never_taken_for_a_whole_one(tmp_path_factory, data):
-    folder = tmp_path_factory.mktemp("cut") / "saved"
-    results = kh.Results(folder, {"cluster": "none"}, [a_run(), a_run("sync")])
-    results.add_table("law", pd.DataFrame({"x": [1, 2], "y": [0.1, 1 / 3]}))
-    name = data.draw(st.sampled_from(["results.json", "batches.csv", "law.csv"]))
-    content = (folder / name).read_bytes()
-    (folder / name).write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
-    try:
-        loaded = kh.load_results(folder)
-    except ResultsError as error:
-        assert name in str(error)
-    else:  # only the end of the last line is missing
-        assert name == "results.json" and loaded.runs == results.runs
-    shutil.rmtree(folder)
-
-
-@settings(max_examples=300, deadline=None)
-@given(data=st.data())
-def test_a_byte_that_was_changed_is_loaded_or_told_in_a_sentence(tmp_path_factory, data):
-    folder = tmp_path_factory.mktemp("edited") / "saved"
-    kh.Results(folder, {"cluster": "none"}, [a_run()]).save()
-    name = data.draw(st.sampled_from(["results.json", "batches.csv"]))
-    content = (folder / name).read_bytes()
-    at = data.draw(st.integers(0, len(content) - 1))
-    byte = data.draw(st.integers(32, 126))
-    (folder / name).write_bytes(content[:at] + bytes([byte]) + content[at + 1 :])
-    with contextlib.suppress(ResultsError):
-        kh.load_results(folder)
-    shutil.rmtree(folder)
-
-
-def test_windows_line_ends_are_no_edit(saved):
-    for file in saved.folder.iterdir():
-        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
-    assert kh.load_results(saved.folder).runs == saved.runs
-
-
-def test_a_crash_between_two_files_leaves_what_was_saved_before(saved):
-    """Tables are written first; a folder in the place of the last file's draft stops it there."""
-    before = kh.load_results(saved.folder)
-    draft = saved.folder / f".results.json.{os.getpid()}"
-    draft.mkdir()
-    with pytest.raises(OSError):
-        saved.add_run(a_run("async"))
-    draft.rmdir()
-    assert len(pd.read_csv(saved.folder / "batches.csv")) == 9  # the new run's are there already
-    assert kh.load_results(saved.folder).runs == before.runs
+def test_a_second_notebook_on_the_same_folder_keeps_what_the_first_has_added(saved):
+    first, second = kh.load_results(saved.folder), kh.load_results(saved.folder)
+    first.add_table("ways", LAW)
+    second.add_table("kills", LAW)
+    assert set(kh.load_results(saved.folder).tables) == {"law", "ways", "kills"}
 
 
 def test_an_interrupted_run_is_saved_and_says_where(saved):
@@ -139,9 +133,98 @@ def test_an_interrupted_run_is_saved_and_says_where(saved):
     assert outcome(loaded.runs[2]) == "1,500 messages acknowledged, 0 failed; stopped: interrupted"
 
 
+def test_an_interrupt_between_two_runs_says_where_the_results_are(saved):
+    where = r"after 1,500 messages of run 2\. What was measured is in .*/saved;"
+    with pytest.raises(RunInterrupted, match=where), saved.measuring():
+        raise KeyboardInterrupt
+
+
+# --- Places ----------------------------------------------------------------------------------------------------------
+
+
 def test_folders_are_never_shared(tmp_path):
-    folders = {kh.new_folder("local Apache Kafka", tmp_path) for _ in range(5)}
-    assert len(folders) == 5 and all(folder.name.split("_")[2].startswith("local") for folder in folders)
+    folders = {kh.new_folder("local", tmp_path) for _ in range(3)}
+    assert len(folders) == 3 and all(folder.name.endswith("_local") for folder in folders)
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "file", "in a file", "full"])
+def test_a_place_where_results_cannot_be_saved_is_told_before_anything_is_measured(tmp_path, kind):
+    place = tmp_path / "results"
+    if kind == "dangling link":
+        place.symlink_to(tmp_path / "gone")
+    elif kind != "full":
+        place.write_text("")
+    if kind == "in a file":
+        place = place / "results"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if kind == "full":  # a limit of this process's files, instead of a disk of its own
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        for look in (check_folder, lambda parent: kh.new_folder("local", parent)):
+            with pytest.raises(ResultsError, match=r"^Results can't be saved in .*results \(.*\); it has to be a"):
+                look(place)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_what_was_measured_is_not_lost_where_it_cannot_be_saved(saved, tmp_path, monkeypatch, capsys):
+    elsewhere = tmp_path / "elsewhere"
+    monkeypatch.setattr("tempfile.tempdir", str(elsewhere))
+    shutil.rmtree(saved.folder)
+    saved.folder.write_text("a file in its place")
+    saved.add_run(a_run("async"))
+    assert f"can't be written (File exists); the results are in {elsewhere}/saved instead." in capsys.readouterr().out
+    assert saved.folder == elsewhere / "saved" and len(kh.load_results(saved.folder).runs) == 3
+    shutil.rmtree(elsewhere)
+    elsewhere.write_text("a file there, too")
+    with pytest.raises(ResultsError, match=r"nothing is lost yet: make room, and call results\.save"):
+        saved.add_run(a_run("sync"))
+    elsewhere.unlink()
+    saved.save()
+    assert len(kh.load_results(saved.folder).runs) == 4
+
+
+# --- Which one ------------------------------------------------------------------------------------------------------
+
+
+def measurement(parent, date, kind="local", num_messages=1500, modes=("async", "sync"), **more):
+    about = {"date": date, "kind": kind, "num_messages": num_messages, "planned runs": 2}
+    results = kh.Results(parent / f"{date}_{kind}_{len(list(parent.iterdir()))}", environment(**about))
+    results.runs = [a_run(mode, **more) for mode in modes]
+    results.save()
+    return results.folder
+
+
+def test_the_newest_that_serves(tmp_path):
+    assert newest(["local"], parent=tmp_path) is None
+    measurement(tmp_path, "2026-11-01")
+    serves = measurement(tmp_path, "2026-11-02")
+    measurement(tmp_path, "2026-11-03", modes=["async"])  # one run is missing
+    measurement(tmp_path, "2026-11-04", modes=["async", "async"])
+    measurement(tmp_path, "2026-11-05", stopped=INTERRUPTED)
+    (tmp_path / "2026-11-06_local").mkdir()
+    (measurement(tmp_path, "2026-11-07") / "results.json").write_text("{}")
+    cloud = measurement(tmp_path, "2026-11-08", "cloud")
+    quick = measurement(tmp_path, "2026-11-09", num_messages=200)
+    kh.Results(tmp_path / "2026-11-10_further", environment(), tables={"law": LAW}).save()
+    assert newest(["local"], parent=tmp_path, num_messages=1500).folder == serves
+    assert newest(["local"], parent=tmp_path).folder == quick
+    assert newest(["distant", "cloud"], parent=tmp_path).folder == cloud
+    assert newest(["distant"], parent=tmp_path) is None
+
+
+def test_overview(tmp_path):
+    measurement(tmp_path, "2026-11-01", num_messages=20_000)
+    measurement(tmp_path, "2026-11-02", modes=["async"])
+    kh.Results(tmp_path / "2026-11-03_further", environment(), tables={"law": LAW, "ways": LAW}).save()
+    (measurement(tmp_path, "2026-11-04") / "results.json").write_text("{}")
+    complete, interrupted, further, changed = overview(tmp_path)
+    assert "2026-11-01_local_0: " in complete and complete.endswith("2 of 2 runs of 20,000 messages, complete")
+    assert interrupted.endswith("1 of 2 runs of 1,500 messages, interrupted, or messages failed")
+    assert further.endswith("; tables: law, ways") and "is not as it was saved" in changed
+
+
+# --- Averages --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -155,75 +238,47 @@ def test_interval_of_the_median(n, k, coverage):
     assert covered == pytest.approx(coverage, abs=0.0005)
 
 
-def test_interval_covers_as_often_as_it_says():
-    rng = random.Random(5)
-    intervals = [median_interval(rng.lognormvariate(0, 1) for _ in range(6)) for _ in range(4000)]
-    assert sum(low <= 1 <= high for _, low, high, _ in intervals) / 4000 == pytest.approx(0.969, abs=0.012)
-
-
 def timed(mode, elapsed_s, **more):
     run = a_run(mode, **more)
     run.elapsed_s = elapsed_s
     return run
 
 
-def test_comparison_is_made_from_totals_of_complete_runs():
-    fast, slow, broken = timed("async", 1 / 7), timed("sync", 1.0), timed("sync", 1e-9, stopped="interrupted")
-    other = timed("async", 1.5)
-    compared = summarize([fast, slow, broken, other])
-    assert compared["async"]["response_rate"] == pytest.approx(3000 / (1 / 7 + 1.5))
-    assert compared["sync"]["response_rate"] == 1500
-    assert (compared["async"]["runs"], compared["sync"]["runs"]) == (2, 1)
-    assert pair_ratios([fast, slow, broken, other]) == [pytest.approx(7)]
-    assert list(summarize([fast, broken])) == ["async"] and pair_ratios([fast, broken]) == []
+def test_comparison_is_made_from_medians_of_complete_runs():
+    stopped = timed("sync", 1e-9, stopped="interrupted")
+    compared = summarize(
+        iter([timed("async", 0.2), timed("sync", 1.0), stopped, timed("async", 0.1), timed("async", 9)])
+    )
+    assert (compared["async"]["time_s"], compared["sync"]["time_s"]) == (0.2, 1.0)
+    assert (compared["async"]["runs"], compared["sync"]["runs"]) == (3, 1)
+    assert list(summarize([timed("async", 0.2), stopped])) == ["async"]
 
 
 def test_what_is_printed_of_a_mode_fits_together():
-    """Every average is a total through a count, so a reader who divides two of them gets the third."""
+    """A reader who divides two of the printed numbers gets the third."""
     network = {"produce_requests": 50, "rtt_ms": 1.0, "queue_ms": 0.1, "outbuf_ms": 0.1}
-    one = summarize([timed("sync", 1.0, network=network), timed("sync", 3.0, batches=5, network=network)])["sync"]
-    assert one["messages"] / one["time_s"] == pytest.approx(one["response_rate"])
+    one = summarize([timed("sync", seconds, network=network) for seconds in (1.04, 3.0, 1.0)])["sync"]
+    assert one["messages"] / printed(one["time_s"]) == pytest.approx(one["response_rate"])
     assert one["requests_rate"] * one["messages_per_request"] == pytest.approx(one["response_rate"])
-    assert one["requests_rate"] == pytest.approx(100 / 4)
-
-
-def test_only_neighbours_are_paired():
-    """Each with the run beside it, as they were measured; a pair that lacks one is left out, the next one counts."""
-    seconds = iter([1.0, 4.0, 3.0, 1.0, 1.0, 2.0, 5.0, 1.0])
-    modes = kh.alternating("async", "sync", 4)
-    runs = [timed(mode, next(seconds)) for mode in modes]
-    assert modes == ["async", "sync", "sync", "async", "async", "sync", "sync", "async"]
-    assert pair_ratios(runs) == pytest.approx([4, 3, 2, 5])
-    runs[1].stopped = "interrupted"
-    assert pair_ratios(runs) == pytest.approx([3, 2, 5])
-    assert pair_ratios(runs[:7]) == pytest.approx([3, 2])
 
 
 def test_a_drift_and_a_run_that_stands_out_are_said():
-    assert drift([timed("async", s) for s in (4, 3, 2, 1)]) == [
-        "The later async runs were all faster than the earlier ones."
-    ]
-    assert drift([timed("sync", s) for s in (1, 2, 3, 4)]) == [
-        "The later sync runs were all slower than the earlier ones."
-    ]
-    said = drift([timed("sync", s) for s in (1, 1, 3, 1)])
-    assert said == ["Run 3 (sync) stands out: it took 3.00 times its mode's median."]
+    faster = drift([timed("async", s) for s in (4, 3, 2, 1)])
+    assert faster == ["The later async runs were all faster than the earlier ones."]
+    slower = drift([timed("sync", s) for s in (1, 2, 3, 4)])
+    assert slower == ["The later sync runs were all slower than the earlier ones."]
+    (said,) = drift([timed("sync", s) for s in (1, 1, 3, 1)])
+    assert said.startswith("Run 3 ") and "twice the median" in said
     assert drift([timed("sync", s) for s in (1, 2, 1, 2)]) == []
 
 
-def test_runs_can_come_from_an_iterator():
-    runs = [timed("async", 1.0), timed("sync", 2.0)]
-    assert summarize(iter(runs)) == summarize(runs) and len(summarize(iter(runs))) == 2
-    pd.testing.assert_frame_equal(kh.batches_frame(iter(runs)), kh.batches_frame(runs))
-
-
 @given(st.floats(1e-6, 1e9))
-def test_approx_keeps_three_digits(value):
-    assert float(approx(value).replace(",", "")) == pytest.approx(value, rel=0.00501)
+def test_approx_keeps_two_digits(value):
+    assert float(approx(value).replace(",", "")) == printed(value) == pytest.approx(value, rel=0.0501)
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(0.012345, "0.0123"), (4.564, "4.56"), (78.96, "79.0"), (45_678, "45,700"), (0, "0")]
+    ("value", "shown"), [(0.0123, "0.012"), (4.56, "4.6"), (78.96, "79"), (45_678, "46,000"), (0, "0")]
 )
 def test_approx(value, shown):
-    assert approx(value) == shown and not math.isnan(value)
+    assert approx(value) == shown
