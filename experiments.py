@@ -6,7 +6,9 @@ the rounds. A run that is not complete ends an experiment with the reason, and t
 """
 
 import asyncio
+import dataclasses
 import itertools
+import json
 import multiprocessing
 import random
 import sys
@@ -14,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -82,6 +85,11 @@ def send(
         return {"messages": number - len(failures), "elapsed_s": perf_counter() - started}
 
 
+def standard_json(event: kh.RideEvent) -> bytes:
+    """An event as JSON by the standard library, as many write it."""
+    return json.dumps(dataclasses.asdict(event), default=datetime.isoformat).encode()
+
+
 def in_turns(repeats: int, ways: Mapping[object, Callable[[], Row]], column: str = "way") -> pd.DataFrame:
     """Each way in turn, again and again: a row a time, with the way's name in ``column``."""
     return pd.DataFrame({column: way, "repeat": repeat} | ways[way]() for repeat, way in rounds(repeats, ways))
@@ -133,14 +141,14 @@ def _jit_s(kafka: LocalKafka) -> float:
     return sum(sum(map(int, stat.rpartition(")")[2].split()[11:13])) for stat in stats if "(C2 Comp" in stat) / 100
 
 
-def measure_designs(each: int = 8, num_messages: int = 20_000) -> None:
+def measure_designs(each: int = 8, num_messages: int = 20_000, file: str = "results/designs.csv") -> None:
     """Measure so often by both designs, in turns: some 20 minutes for 8. What there is is saved after each time."""
-    results = kh.Results(kh.new_folder("designs"), kh.environment(kind="designs", num_messages=num_messages))
     tables: list[pd.DataFrame] = []
     for number, design in rounds(each, ("new", "old")):
-        tables.append(measure_design(design, num_messages).assign(measurement=number + 1))
-        results.add_table("designs", pd.concat(tables, ignore_index=True))
-        print(f"{len(tables)} of {2 * each} measurements saved in {results.folder.as_posix()}", flush=True)
+        about = {"measurement": number + 1, "date": kh.environment()["date"]}
+        tables.append(measure_design(design, num_messages).assign(**about))
+        pd.concat(tables).to_csv(file, index=False, lineterminator="\n")
+        print(f"{len(tables)} of {2 * each} measurements saved in {file}", flush=True)
 
 
 def round_trip_law(num_messages: int, *, repeats: int = 5, seconds: float = 0.6, warm_s: float = 6) -> pd.DataFrame:
