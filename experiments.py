@@ -177,7 +177,7 @@ def round_trip_ms(config: Config, topic: str, times: int = 21) -> float:
     return 1000 * median(after - before for before, after in itertools.pairwise(moments))
 
 
-def other_settings(config: Config, topic: str, num_messages: int, *, most_waits: int, repeats: int) -> pd.DataFrame:
+def other_settings(config: Config, topic: str, num_messages: int, most_waits: int, repeats: int) -> pd.DataFrame:
     """Which settings change the answer? Both ways of sending with each of ``SETTINGS``; sync sends ``most_waits``."""
     messages, ways = kh.make_messages("settings", num_messages), {}
     for name in SETTINGS:
@@ -189,7 +189,7 @@ def other_settings(config: Config, topic: str, num_messages: int, *, most_waits:
     return table
 
 
-def between(config: Config, topic: str, num_messages: int, *, most_waits: int, repeats: int) -> pd.DataFrame:
+def between(config: Config, topic: str, num_messages: int, most_waits: int, repeats: int) -> pd.DataFrame:
     """What lies between waiting after each message and waiting once (0 as ``k``)? A run waits ``most_waits`` times."""
     messages = kh.make_messages("between", num_messages)
     ways = {k: partial(send, config, topic, messages[: most_waits * k], wait_every=k) for k in WAITS}
