@@ -2,241 +2,295 @@
 
 In the tables, ``messages`` are acknowledged ones, ``elapsed_s`` is the time they took in seconds, and ``repeat`` counts
 the rounds. A run that is not complete ends an experiment with the reason, and the user's interrupt ends it at once.
+``python -m experiments`` compares two designs of the measurement, which takes too long for the notebook.
 """
 
 import asyncio
 import dataclasses
-import io
 import itertools
 import json
 import multiprocessing
 import random
-import statistics
-import subprocess
 import sys
 import threading
 import time
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from statistics import fmean, median
 from time import perf_counter
 
-import fastavro
 import pandas as pd
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.aio import AIOProducer
 
 import kafka_helpers as kh
 from harness.client import connect
-from harness.config import MEASURED_SETTINGS, producer_settings, quiet_logger
-from harness.measurement import WARM_UP, measured, warm_up
-from harness.read_back import read_back
-from harness.runs import ProducerRun, checked, rounds
+from harness.config import producer_settings, quiet_logger
+from harness.measurement import PRIMER, prime
+from harness.read_back import find_messages
+from harness.runs import ProducerRun, checked, in_blocks, rounds
+from harness.topics import topic_metadata
 from local_kafka import LocalKafka
 
-ROUND_TRIPS_MS = (5, 0, 20, 1, 50, 2, 10)  # not in order, so that a drift doesn't look like an effect
+PRODUCERS = {"async": kh.produce_async, "sync": kh.produce_sync}
+ROUND_TRIPS_MS = (5, 50, 0, 20)  # not in order, so that a drift doesn't look like an effect
 WAITS = (1, 2, 5, 10, 50, 100, 500, 2_000, 10_000)
-LINGERS_MS, LINGER_MESSAGES = (0, 5, 100), 100
+SETTINGS = ("as measured", "acks=all", "acks=1", "acks=0", "linger.ms=0", "linger.ms=100", "compression.type=lz4")
+NOT_IDEMPOTENT = {"enable.idempotence": "false"}  # since idempotence needs acks=all
 SOURCE_RATE, SOURCE_BATCH = 1_000, 50  # messages a second, and in a batch, while a broker dies
 DEAD_S = 1.0  # from killing the broker to starting it again
 LONGEST_LIFE_S = 0.5  # of a program that is killed
 Config = Mapping[str, str]
+Row = dict[str, float]
 
 
-def counts(run: ProducerRun) -> dict[str, float]:
+def counts(run: ProducerRun) -> Row:
     """What a table has of a complete run."""
     return {"messages": checked(run).acknowledged, "elapsed_s": run.elapsed_s}
 
 
-def same_twice(config: Config, topic: str, num_messages: int) -> pd.DataFrame:
-    """What does the harness call "no difference"? Each producer alternates with itself, six runs under each name."""
-    modes = {"async": (kh.produce_async, num_messages), "sync": (kh.produce_sync, max(1, num_messages // 4))}
+def _poll(producer: Producer) -> None:
+    producer.poll(0)
+
+
+def send(
+    config: Config, topic: str, messages: Iterable, wait_every: int = 0, look: Callable = _poll, **settings
+) -> Row:
+    """Send in a plain loop, with settings that the two producers don't take, and wait after every so many messages.
+
+    With 0 as ``wait_every`` it waits only at the end; then ``look`` is called with the client after every 500 messages.
+    """
+    failures: list = []
+    with connect(Producer, producer_settings(config), **settings) as connection:
+        prime(connection, topic)
+        producer, number, started = connection.client, 0, perf_counter()
+
+        def wait() -> None:
+            while producer.flush(0.5):
+                connection.stop.check()
+            connection.stop.check()
+
+        for number, (key, value) in enumerate(messages, start=1):
+            producer.produce(topic, value, key, -1, lambda error, _: error and failures.append(error))
+            if wait_every and number % wait_every == 0:
+                wait()
+            elif not wait_every and number % 500 == 0:
+                look(producer)
+        wait()
+        return {"messages": number - len(failures), "elapsed_s": perf_counter() - started}
+
+
+def standard_json(event: kh.RideEvent) -> bytes:
+    """An event as JSON by the standard library, as many write it."""
+    return json.dumps(dataclasses.asdict(event), default=datetime.isoformat).encode()
+
+
+def in_turns(repeats: int, ways: Mapping[object, Callable[[], Row]], column: str = "way") -> pd.DataFrame:
+    """Each way in turn, again and again: a row a time, with the way's name in ``column``."""
+    return pd.DataFrame({column: way, "repeat": repeat} | ways[way]() for repeat, way in rounds(repeats, ways))
+
+
+def same_twice(config: Config, topic: str, num_messages: int, *, blocks: int = 12) -> pd.DataFrame:
+    """What does the measurement call "no difference"? Its blocks, with each producer under two names in turns."""
+    messages, share = kh.make_messages("same", num_messages), {"async": 1, "sync": 4}
+    names = {mode: itertools.cycle(("A", "A again", "A again", "A")) for mode in PRODUCERS}
     return pd.DataFrame(
-        {"mode": mode, "name": name} | counts(produce(config, topic, kh.make_messages("same", count)))
-        for name in kh.alternating("A", "A again", 6)
-        for mode, (produce, count) in modes.items()
+        {"mode": mode, "name": next(names[mode])} | counts(PRODUCERS[mode](config, topic, messages[:: share[mode]]))
+        for mode in in_blocks(blocks)
     )
 
 
-def round_trip_law(num_messages: int, *, repeats: int = 6, seconds: float = 0.4) -> pd.DataFrame:
+def measure_design(design: str, num_messages: int, *, blocks: int = 6) -> pd.DataFrame:
+    """A whole measurement on a broker of its own, by the ``new`` design or as it was before (``old``): a row a run.
+
+    In the table, ``jit_s`` is the processor time of Java's optimizing compiler meanwhile, connecting included, and
+    ``estimated_s`` what the warm-up made expect of a synchronous run.
+    """
+    warm_up, order = kh.warm_up, in_blocks(blocks)
+    if design == "old":
+        warm_up, order = _old_warm_up, kh.alternating("async", "sync", blocks)
+    messages, rows = kh.make_messages(design, num_messages), []
+    with LocalKafka() as kafka:
+        kh.ensure_topic(kafka.config, design)
+        _, message_ms = warm_up(kafka.config, design)
+        for number, mode in enumerate(order, start=1):
+            before = _jit_s(kafka)
+            sent = counts(PRODUCERS[mode](kafka.config, design, messages))
+            rows.append({"design": design, "order": number, "mode": mode, **sent, "jit_s": _jit_s(kafka) - before})
+    return pd.DataFrame(rows).assign(estimated_s=num_messages * message_ms / 1000)
+
+
+def _old_warm_up(config: Config, topic: str) -> tuple[float, float]:
+    messages, legs = kh.make_messages("warm-up", 20_000), []
+    checked(kh.produce_async(config, topic, messages))
+    ends = time.monotonic() + 30
+    while time.monotonic() < ends and not (len(legs) > 4 and min(legs[-3:]) > 0.95 * min(legs[:-3])):
+        run = checked(kh.produce_sync(config, topic, kh.for_seconds(2.5, messages), batch_size=10))
+        legs.append(1000 * run.elapsed_s / run.acknowledged)
+    return 0.0, fmean(legs[-3:])
+
+
+def _jit_s(kafka: LocalKafka) -> float:
+    """The processor time so far of the broker's C2 compiler threads, in seconds; Linux tells it."""
+    stats = [file.read_text() for file in Path(f"/proc/{kafka.processes[0].pid}/task").glob("*/stat")]
+    return sum(sum(map(int, stat.rpartition(")")[2].split()[11:13])) for stat in stats if "(C2 Comp" in stat) / 100
+
+
+def measure_designs(each: int = 8, num_messages: int = 20_000, file: str = "results/designs.csv") -> None:
+    """Measure so often by both designs, in turns: some 20 minutes for 8. What there is is saved after each time."""
+    tables: list[pd.DataFrame] = []
+    for number, design in rounds(each, ("new", "old")):
+        about = {"measurement": number + 1, "date": kh.environment()["date"]}
+        tables.append(measure_design(design, num_messages).assign(**about))
+        pd.concat(tables).to_csv(file, index=False, lineterminator="\n")
+        print(f"{len(tables)} of {2 * each} measurements saved in {file}", flush=True)
+
+
+def round_trip_law(num_messages: int, *, repeats: int = 5, seconds: float = 0.6, warm_s: float = 6) -> pd.DataFrame:
     """How does the time per message depend on the round trip? Three brokers, TLS and login, at several distances.
 
     A synchronous run sends as many messages as should take about ``seconds``, the asynchronous one all of them. In the
-    table ``set_ms`` is the chosen distance and ``round_trip_ms`` what the client itself measured, as a mean.
+    table ``set_ms`` is the chosen distance and ``round_trip_ms`` that of other requests, measured before the runs.
     """
-    rows = []
+    rows, messages = [], kh.make_messages("law", num_messages)
     for ms in ROUND_TRIPS_MS:
         with LocalKafka(3, distance_ms=ms) as kafka:
             kh.ensure_topic(kafka.config, "law")
-            few = kh.make_messages("law", max(16, int(1000 * seconds / (ms + 1))))
-            runs = [kh.produce_sync(kafka.config, "law", few) for _ in range(1 + repeats)][1:]  # the first one warms up
-            runs.append(kh.produce_async(kafka.config, "law", kh.make_messages("law", num_messages)))
-        rows += [
-            {"set_ms": ms, "mode": run.mode, "repeat": repeat, **counts(run), "round_trip_ms": run.network["rtt_ms"]}
-            for repeat, run in enumerate(runs)
-        ]
-    return pd.DataFrame(rows)
+            kh.produce_at_once(kafka.config, "law", messages, seconds=warm_s)
+            place = {"set_ms": ms, "round_trip_ms": round_trip_ms(kafka.config, "law")}
+            shares = {"async": messages, "sync": messages[: max(16, int(1000 * seconds / (ms + 3)))]}
+            for repeat, mode in rounds(1 + repeats, PRODUCERS):
+                sent = counts(PRODUCERS[mode](kafka.config, "law", shares[mode]))
+                rows.append({**place, "mode": mode, "repeat": repeat, **sent})
+    return pd.DataFrame(rows).query("repeat > 0")  # the first round still warms up
 
 
-def wait_every(k: int, config: Config, topic: str, messages: Iterable[tuple[bytes, bytes]]) -> ProducerRun:
-    """As ``produce_sync``, but hand over ``k`` messages before each wait."""
-    with measured(f"wait after every {k}", config, topic, 120.0) as run:
-        for batch in run.batches(messages, k, None):
-            started = perf_counter()
-            timing, on_delivery = run.start_batch(len(batch), started)
-            for key, value in batch:
-                run.producer.produce(topic, value, key, -1, on_delivery)
-            run.flush()
-            timing.elapsed_s = perf_counter() - started
-    return run.result
+def round_trip_ms(config: Config, topic: str, times: int = 21) -> float:
+    """The median time of a question that a broker answers at once: for a topic's metadata."""
+    with connect(AdminClient, config) as connection:
+        moments = [topic_metadata(connection, topic) and perf_counter() for _ in range(1 + times)]
+    return 1000 * median(after - before for before, after in itertools.pairwise(moments))
 
 
-def between(config: Config, topic: str, num_messages: int, *, most_waits: int, repeats: int) -> pd.DataFrame:
-    """What lies between waiting after each message and waiting once? A run waits ``most_waits`` times at most.
+def other_settings(config: Config, topic: str, num_messages: int, most_waits: int, repeats: int) -> pd.DataFrame:
+    """Which settings change the answer? Both ways of sending with each of ``SETTINGS``; sync sends ``most_waits``."""
+    messages, ways = kh.make_messages("settings", num_messages), {}
+    for name in SETTINGS:
+        settings = dict([name.split("=")] if "=" in name else []) | (NOT_IDEMPOTENT if "acks" in name else {})
+        ways[f"async {name}"] = partial(send, config, topic, messages, **settings)
+        ways[f"sync {name}"] = partial(send, config, topic, messages[:most_waits], wait_every=1, **settings)
+    table = in_turns(repeats, ways)
+    table[["mode", "settings"]] = table.pop("way").str.split(" ", n=1, expand=True)
+    return table
 
-    In the table, 0 as ``k`` stands for waiting only at the end: ``produce_async``.
+
+def between(config: Config, topic: str, num_messages: int, most_waits: int, repeats: int) -> pd.DataFrame:
+    """What lies between waiting after each message and waiting once (0 as ``k``)? A run waits ``most_waits`` times."""
+    messages = kh.make_messages("between", num_messages)
+    ways = {k: partial(send, config, topic, messages[: most_waits * k], wait_every=k) for k in WAITS}
+    return in_turns(repeats, ways | {0: partial(send, config, topic, messages)}, "k")
+
+
+def slow_batches(config: Config, topic: str, num_messages: int, *, runs: int = 12) -> pd.DataFrame:
+    """Why are some asynchronous batches slow? A row for each batch but the runs' first ones.
+
+    Of ``elapsed_s``, ``poll_s`` is for serving as many ``reports``; ``cpu_s`` is the sending thread's processor time.
     """
-    rows = []
-    for repeat, k in rounds(repeats, (*WAITS, 0)):
-        messages = kh.make_messages("between", min(num_messages, most_waits * k) if k else num_messages)
-        produce = partial(wait_every, k) if k else kh.produce_async
-        rows.append({"k": k, "repeat": repeat} | counts(produce(config, topic, messages)))
-    return pd.DataFrame(rows)
+    tables, messages = [], kh.make_messages("slow", num_messages)
+
+    def look(producer: Producer) -> None:
+        waiting, began = len(producer), perf_counter()
+        producer.poll(0)
+        moments.append((began, perf_counter(), time.thread_time(), waiting - len(producer)))
+
+    for number in range(1, 1 + runs):
+        moments: list[tuple] = []
+        send(config, topic, messages, look=look)
+        table = pd.DataFrame(moments, columns=["began", "ended", "cpu", "reports"])
+        table = table.assign(run=number, elapsed_s=table["ended"].diff(), poll_s=table["ended"] - table["began"])
+        tables.append(table.assign(cpu_s=table["cpu"].diff()).drop(columns=["began", "ended", "cpu"])[1:])
+    return pd.concat(tables, ignore_index=True)
 
 
-async def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 5) -> pd.DataFrame:
-    """What do other ways of asynchronous sending change? All messages have to fit into the client's queue (100,000)."""
-    rows = []
-    for repeat, way in rounds(repeats, ("produce", "failures only", "AIOProducer")):
-        messages = kh.make_messages("ways", num_messages)
-        if way == "produce":
-            sent = counts(kh.produce_async(config, topic, messages))
-        elif way == "failures only":
-            sent = _reporting_failures(config, topic, messages)
-        else:
-            sent = await _with_asyncio(config, topic, messages)
-        rows.append({"way": way, "repeat": repeat} | sent)
-    return pd.DataFrame(rows)
+def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 5) -> pd.DataFrame:
+    """What do other ways of sending change? The slow ones send fewer messages; all fit into the client's queue."""
+    settings, messages = producer_settings(config), kh.make_messages("ways", num_messages)
 
+    async def with_asyncio(messages: list, gathered: bool) -> Row:
+        async with AIOProducer({**settings, "logger": quiet_logger()}) as producer:
+            first = await producer.produce(topic, PRIMER, PRIMER)
+            await producer.flush()
+            await first
+            started, futures = perf_counter(), []
+            for key, value in messages:
+                futures.append(await producer.produce(topic, value, key))
+                if not gathered:
+                    await futures[-1]
+            await producer.flush()
+            await asyncio.gather(*futures)
+            return {"messages": len(messages), "elapsed_s": perf_counter() - started}
 
-def _reporting_failures(config: Config, topic: str, messages: list) -> dict[str, float]:
-    failures = []
-    with connect(Producer, producer_settings(config), **{"delivery.report.only.error": True}) as connection:
-        warm_up(connection, topic)
-        produce, report = connection.client.produce, lambda error, _: failures.append(error)
-        started = perf_counter()
+    def in_a_loop(*arguments) -> Row:
+        with ThreadPoolExecutor(1) as pool:  # the notebook's own thread has a loop already
+            return pool.submit(lambda: asyncio.run(with_asyncio(*arguments))).result()
+
+    def in_threads(messages: list) -> Row:
+        # the connection ends first: what is under way then fails, and its threads need not wait
+        with ThreadPoolExecutor(100) as pool, connect(Producer, settings) as connection:
+
+            def deliver(message: tuple[bytes, bytes]) -> bool:
+                answers: SimpleQueue = SimpleQueue()
+                connection.client.produce(topic, message[1], message[0], -1, lambda error, _: answers.put(error))
+                return answers.get() is None
+
+            prime(connection, topic)
+            started = perf_counter()
+            delivered = [pool.submit(deliver, message) for message in messages]
+            for each in delivered:
+                while not each.done():
+                    connection.client.poll(0.05)
+                    connection.stop.check()
+            return {"messages": sum(each.result() for each in delivered), "elapsed_s": perf_counter() - started}
+
+    def producer_each(messages: list) -> Row:
+        started, failures = perf_counter(), []
         for key, value in messages:
-            produce(topic, value, key, -1, report)
-        connection.client.flush()
+            with connect(Producer, settings) as connection:
+                connection.client.produce(topic, value, key, -1, lambda error, _: error and failures.append(error))
+                while connection.client.flush(0.5):
+                    connection.stop.check()
         return {"messages": len(messages) - len(failures), "elapsed_s": perf_counter() - started}
 
-
-async def _with_asyncio(config: Config, topic: str, messages: list) -> dict[str, float]:
-    producer = AIOProducer({**config, **MEASURED_SETTINGS, "logger": quiet_logger()})
-    try:
-        first = await producer.produce(topic, WARM_UP, WARM_UP)
-        await producer.flush()
-        await first
-        started = perf_counter()
-        futures = [await producer.produce(topic, value, key) for key, value in messages]
-        await producer.flush()
-        await asyncio.gather(*futures)
-        return {"messages": len(messages), "elapsed_s": perf_counter() - started}
-    finally:
-        await producer.close()
-
-
-def serializing(num_messages: int, *, repeats: int = 5) -> pd.DataFrame:
-    """What does it cost to turn an event into bytes? JSON by the standard library and by msgspec, Avro by fastavro.
-
-    Returns:
-        Columns ``way``, ``bytes`` (mean size), ``microseconds`` (a message; the median of the repeats).
-    """
-    events = list(kh.make_events("serializing", num_messages))
-    ways = {"JSON, standard library": _standard_json, "JSON, msgspec": kh.encode, "Avro, fastavro": avro_encoder()}
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _, (way, encode) in rounds(repeats, ways.items()):
-        started = perf_counter()
-        for event in events:
-            encode(event)
-        seconds[way].append(perf_counter() - started)
-    return pd.DataFrame(
-        {
-            "way": way,
-            "bytes": statistics.mean(len(encode(event)) for event in events),
-            "microseconds": statistics.median(seconds[way]) / num_messages * 1e6,
-        }
-        for way, encode in ways.items()
-    )
-
-
-def _standard_json(event: kh.RideEvent) -> bytes:
-    return json.dumps(dataclasses.asdict(event), default=datetime.isoformat, separators=(",", ":")).encode()
-
-
-def avro_schema(cls: type = kh.RideEvent) -> dict:
-    """The Avro schema of a dataclass.
-
-    Source: Avro 1.12 specification, "Complex Types" and "Logical Types".
-    """
-    simple = {
-        str: "string",
-        int: "long",
-        float: "double",
-        datetime: {"type": "long", "logicalType": "timestamp-micros"},
+    ways = {
+        "produce_async": lambda: counts(kh.produce_async(config, topic, messages)),
+        "failures only": partial(send, config, topic, messages, **{"delivery.report.only.error": True}),
+        "AIOProducer, gathered": partial(in_a_loop, messages, True),
+        "100 threads that wait": partial(in_threads, messages[:10_000]),
+        "produce_sync": lambda: counts(kh.produce_sync(config, topic, messages[:1_000])),
+        "a producer for each message": partial(producer_each, messages[:20]),
+        "AIOProducer, one by one": partial(in_a_loop, messages[:2], False),
     }
-
-    def avro_type(name: str, hint: object) -> object:
-        if typing.get_origin(hint) is typing.Literal:
-            return {"type": "enum", "name": name.title(), "symbols": list(typing.get_args(hint))}
-        return simple[hint]
-
-    hints = typing.get_type_hints(cls)
-    fields = [{"name": name, "type": avro_type(name, hint)} for name, hint in hints.items()]
-    return {"type": "record", "name": cls.__name__, "fields": fields}
+    return in_turns(repeats, ways)
 
 
-def avro_encoder(cls: type = kh.RideEvent) -> Callable[[kh.RideEvent], bytes]:
-    """A function that turns an event into Avro's binary form, without the schema."""
-    schema, names = fastavro.parse_schema(avro_schema(cls)), [each.name for each in dataclasses.fields(cls)]
-
-    def encode(event: kh.RideEvent) -> bytes:
-        buffer = io.BytesIO()
-        fastavro.schemaless_writer(buffer, schema, {name: getattr(event, name) for name in names})
-        return buffer.getvalue()
-
-    return encode
-
-
-def linger(config: Config, topic: str) -> pd.DataFrame:
-    """Does ``linger.ms``, the time a message may wait for company, slow a producer that flushes after each message?"""
-    messages = kh.make_messages("linger", LINGER_MESSAGES)
-    return pd.DataFrame(
-        {"linger_ms": ms, "repeat": repeat} | counts(kh.produce_sync({**config, "linger.ms": str(ms)}, topic, messages))
-        for repeat, ms in rounds(3, LINGERS_MS)
-    )
-
-
-def broker_dies(mode: str, brokers: int, *, seconds: float, after_s: float) -> pd.DataFrame:
-    """What if a broker dies while a source offers messages at a steady rate for so many seconds?
+def broker_dies(mode: str, brokers: int, *, seconds: float, after_s: float = 1.0) -> pd.DataFrame:
+    """What if a broker dies while a source offers messages at a steady rate for so many seconds? A row a batch.
 
     It is killed ``after_s`` seconds after the first message. A lone one is started again ``DEAD_S`` later; of three, it
-    stays away, and the partitions that it led need a new leader.
-
-    The table has a row a batch: ``at_s`` (when it began) and ``killed_s`` on the run's clock, and in each row what
-    became of the run's messages: ``missing``, ``duplicated``.
+    stays away. Each row has ``killed_s`` on the run's clock, and what became of all the run's messages.
     """
-    produce = {"async": kh.produce_async, "sync": kh.produce_sync}[mode]
-    messages, ends, clock = kh.make_messages(mode, round(seconds * SOURCE_RATE)), [], {}
+    messages, clock = kh.make_messages(mode, round(seconds * SOURCE_RATE)), {}
 
     def outage() -> None:
-        if over.wait(after_s):
-            return
         kafka.processes[0].kill()
         clock["killed"] = perf_counter()
-        if brokers == 1 and not over.wait(DEAD_S):
+        if brokers == 1:
+            time.sleep(DEAD_S)
             kafka.start_broker(0)
 
     def offered() -> Iterator[tuple[bytes, bytes]]:
@@ -247,23 +301,21 @@ def broker_dies(mode: str, brokers: int, *, seconds: float, after_s: float) -> p
             time.sleep(max(0.0, due - perf_counter()))
             yield message
 
-    over, fault = threading.Event(), threading.Thread(target=outage)
     with LocalKafka(brokers) as kafka:
+        fault = threading.Timer(after_s, outage)
         kh.ensure_topic(kafka.config, "dying")
         try:
-            options = {"batch_size": SOURCE_BATCH, "progress": lambda _: ends.append(perf_counter() - clock["begin"])}
-            run = checked(produce(kafka.config, "dying", offered(), **options))
+            run = checked(PRODUCERS[mode](kafka.config, "dying", offered(), batch_size=SOURCE_BATCH))
         finally:
-            over.set()
-            if fault.is_alive():
+            fault.cancel()
+            if fault.ident:
                 fault.join()
-        found = kh.read_back(kafka.config, "dying", {mode: messages}).iloc[0]
-    table = kh.batches_frame([run]).drop(columns="run").assign(brokers=brokers)
-    table = table.assign(at_s=ends - table["elapsed_s"], killed_s=clock["killed"] - clock["begin"])
-    return table.assign(missing=found["missing"], duplicated=found["duplicated"])
+        found = kh.read_back(kafka.config, "dying", {mode: messages})
+    fates = found[["missing", "duplicated", "out_of_order"]].iloc[0]
+    return kh.batches_frame([run]).assign(brokers=brokers, killed_s=clock["killed"] - clock["begin"], **fates)
 
 
-WAYS = {"sync": kh.produce_sync, "wait after every 100": partial(wait_every, 100), "async": kh.produce_async}
+WAYS = {"sync": kh.produce_sync, "wait after every 100": partial(send, wait_every=100), "async": kh.produce_async}
 
 
 def program_dies(config: Config, topic: str, kills: int, *, seed: int = 7) -> pd.DataFrame:
@@ -276,9 +328,8 @@ def program_dies(config: Config, topic: str, kills: int, *, seed: int = 7) -> pd
     context.set_forkserver_preload([__name__])  # so that what it takes to import is imported once
     moments, rows, start = random.Random(seed), [], kh.end_offsets(config, topic)
     for number, way in rounds(kills, WAYS):
-        gone_on = context.RawValue("q", 0)  # in shared memory: it outlives the process
-        row = {"way": way, "run_id": f"{way}-{number}"}
-        child = context.Process(target=_send_on, args=(way, dict(config), topic, row["run_id"], gone_on), daemon=True)
+        run_id, gone_on = f"{way}-{number}", context.RawValue("q", 0)  # in shared memory: it outlives the process
+        child = context.Process(target=_send_on, args=(way, dict(config), topic, run_id, gone_on), daemon=True)
         child.start()
         try:
             while not gone_on.value:
@@ -289,26 +340,19 @@ def program_dies(config: Config, topic: str, kills: int, *, seed: int = 7) -> pd
         finally:
             child.kill()
             child.join()
-        rows.append(row | {"handed_over": gone_on.value})
+        rows.append({"way": way, "run_id": run_id, "handed_over": gone_on.value})
     time.sleep(1)  # what is still in the network's buffers arrives
     sent = {row["run_id"]: map(partial(_numbered, row["run_id"]), range(row["handed_over"])) for row in rows}
-    found = read_back(config, topic, sent, identify=_run_and_number, start=start).set_index("run_id")["missing"]
-    table = pd.DataFrame(rows)
-    return table.assign(lost=table.pop("run_id").map(found))
+    found = find_messages(config, topic, sent, identify=_run_and_number, start=start).set_index("run_id")["missing"]
+    return pd.DataFrame(rows).assign(lost=found[[row["run_id"] for row in rows]].array)
 
 
 def _send_on(way: str, config: Config, topic: str, run_id: str, gone_on) -> None:
-    class Message:
-        """A producer unpacks its key and value when it is its turn, however many it has read ahead."""
+    def message(number: int) -> Iterator[bytes]:
+        gone_on.value = number  # when key and value are unpacked, however many messages have been read ahead
+        yield from _numbered(run_id, number)
 
-        def __init__(self, number: int):
-            self.number = number
-
-        def __iter__(self) -> Iterator[bytes]:
-            gone_on.value = self.number
-            return iter(_numbered(run_id, self.number))
-
-    WAYS[way](config, topic, map(Message, itertools.count()))
+    WAYS[way](config, topic, map(message, itertools.count()))
 
 
 def _numbered(run_id: str, number: int) -> tuple[bytes, bytes]:
@@ -321,53 +365,47 @@ def _run_and_number(value: bytes) -> tuple[str, int]:
     return run_id, int(number)
 
 
-# A loop as many publish it, with or without a look at its reports and a flush at its end.
-CARELESS = """
-import json, sys
-from confluent_kafka import Producer
-config, topic, size, looks, flushes = json.load(sys.stdin)
-failed = []
-def report(error, message):
-    if error:
-        failed.append(error.str())
-producer = Producer(config)
-for number in range(100):
-    value = b"." * (size if number == 50 else 100)
-    producer.produce(topic, value, on_delivery=report if looks else None)
-    producer.poll(0)
-if flushes:
-    producer.flush()
-if failed:
-    print(f"{len(failed)} of 100 messages failed: {failed[0]}")
-    sys.exit(1)
-"""
-PROGRAMS = {"no callback": (False, True), "no flush": (True, False), "both": (True, True)}
+LEFT_OUT = {"no callback": (False, True), "no flush": (True, False), "callback and flush": (True, True)}
+FAULTS: dict[str, tuple[dict, int]] = {  # settings, and the size of one message
+    "none": ({}, 100),
+    "one message too large for the broker": ({"message.max.bytes": "4000000"}, 2_000_000),
+    "no such topic": ({}, 100),
+    "no broker answers": ({"bootstrap.servers": "127.0.0.1:1"}, 100),
+}
+
+
+def careless(config: Config, topic: str, size: int, looks: bool, flushes: bool) -> list[str]:
+    """A loop as many publish it, with or without a look at its reports and a flush at its end: what it knows failed."""
+    failed: list[str] = []
+    producer, report = Producer(config), lambda error, _: error and failed.append(error.str())
+    for number in range(100):
+        value = b"." * (size if number == 50 else 100)
+        producer.produce(topic, value, on_delivery=report if looks else None)
+        producer.poll(0)
+    while flushes and producer.flush(0.2):
+        pass  # in short waits, so that the stop button is heard
+    return failed
 
 
 def nobody_looks(config: Config) -> pd.DataFrame:
     """What does a program notice that looks at no delivery report, or leaves out ``flush()``?
 
-    The programs wait for seconds only, where the client would by default wait for minutes. In the table, ``arrived``
-    counts the messages in the topic, of 100, ``said`` is what the program printed; ``log_lines`` are the client's.
+    It waits for two seconds only, where the client would by default wait for minutes. In the table, ``arrived`` counts
+    the messages in the topic, of 100, ``noticed`` the failures that the program knows of, and ``reason`` is the first.
     """
-    patience = {"message.timeout.ms": "4000", "topic.metadata.propagation.max.ms": "2000"}
-    faults = {
-        "none": ({}, 100),
-        "one message too large for the broker": ({"message.max.bytes": "4000000"}, 2_000_000),
-        "no such topic": ({}, 100),
-        "no broker answers": ({"bootstrap.servers": "127.0.0.1:1"}, 100),
-    }
-
-    def try_out(case: tuple[int, tuple[str, str]]) -> dict[str, object]:
-        number, (fault, program) = case
-        (settings, size), topic = faults[fault], f"nobody-looks-{number}"
-        if there := fault != "no such topic":
+    patience = {"message.timeout.ms": "2000", "topic.metadata.propagation.max.ms": "1000", "logger": quiet_logger()}
+    rows = []
+    for number, (fault, program) in enumerate(itertools.product(FAULTS, LEFT_OUT)):
+        (settings, size), topic, arrived = FAULTS[fault], f"nobody-looks-{number}", 0
+        if fault != "no such topic":
             kh.ensure_topic(config, topic)
-        given = json.dumps([{**config, **patience, **settings}, topic, size, *PROGRAMS[program]])
-        done = subprocess.run([sys.executable, "-c", CARELESS], input=given, capture_output=True, text=True)
-        arrived = sum(kh.end_offsets(config, topic).values()) if there else 0
-        row = {"fault": fault, "program": program, "arrived": arrived, "exit_code": done.returncode}
-        return row | {"said": done.stdout.strip(), "log_lines": len(done.stderr.splitlines())}
+        failed = careless({**config, **patience, **settings}, topic, size, *LEFT_OUT[program])
+        if fault != "no such topic":
+            arrived = sum(kh.end_offsets(config, topic).values())
+        row = {"fault": fault, "program": program, "arrived": arrived, "noticed": len(failed)}
+        rows.append(row | {"reason": failed[0] if failed else ""})
+    return pd.DataFrame(rows)
 
-    with ThreadPoolExecutor() as pool:
-        return pd.DataFrame(pool.map(try_out, enumerate(itertools.product(faults, PROGRAMS))))
+
+if __name__ == "__main__":
+    measure_designs()

@@ -1,13 +1,13 @@
 """The figures of both notebooks: their style, and what they show."""
 
 import contextlib
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from statistics import median
 
 import matplotlib
+import numpy
 import pandas as pd
 from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
@@ -83,51 +83,65 @@ def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:
     caption = "The rate of each run, in the order in which they ran, on a log scale."
     for mode in ("async", "sync"):
         rates = {number: run.response_rate for number, run in enumerate(runs, 1) if run.mode == mode and run.complete}
-        if rates:
-            axes.plot(rates.keys(), rates.values(), MARKERS[mode], color=COLOURS[mode])
-            _name(axes, len(runs) + 0.4, list(rates.values())[-1], mode, COLOURS[mode])
-            low, high = approx(min(rates.values())), approx(max(rates.values()))
-            caption += f" {mode.capitalize()}: {low} to {high} messages / s."
-    axes.set(yscale="log", xticks=range(1, len(runs) + 1), xlim=(0.5, len(runs) + 1.5))
+        axes.plot(list(rates), list(rates.values()), MARKERS[mode], color=COLOURS[mode], label=mode)
+        low, high = approx(min(rates.values())), approx(max(rates.values()))
+        caption += f" {mode.capitalize()}: {low} to {high} messages / s."
+    axes.set(yscale="log", xlim=(0, len(runs) + 1))
     title = "The runs drift, or one stands out" if drift(runs) else "The runs do not drift, and none stands out"
-    label(axes, title, "run, in the order of time", "acknowledged messages / s")
+    label(axes, title, "run, in the order of time", "messages / s")
+    _legend(axes)
     return figure, caption
 
 
-def law(table: pd.DataFrame, slope: float, own_ms: float, not_used: Mapping[str, Iterable]) -> tuple[Figure, str]:
-    """Time per message against round trip, with the fitted line; and the caption.
+def law(points: pd.DataFrame, slope: float, own_ms: float) -> tuple[Figure, str]:
+    """Time per message against round trip, with the line that was fitted to sync; and the caption.
 
     Args:
-        table: columns ``mode``, ``round_trip_ms`` (of synchronous requests), ``message_ms``.
+        points: columns ``name`` (a mode, or what was not used for the fit), ``round_trip_ms``, ``message_ms``.
         slope: of the line.
         own_ms: its value at 0.
-        not_used: for each name the (round trip, time per message) of runs that were not used for the fit.
     """
     figure, axes = new_figure()
-    for mode, each in table.groupby("mode"):
-        axes.plot(each["round_trip_ms"], each["message_ms"], MARKERS[mode], color=COLOURS[mode], alpha=0.6)
-        end = each.loc[each["round_trip_ms"].idxmax()]
-        _name(axes, end["round_trip_ms"] * 1.15, end["message_ms"], mode, COLOURS[mode])
-    sync = table.loc[table["mode"] == "sync", "round_trip_ms"]
-    reach = [*sync, *(point[0] for points in not_used.values() for point in points)]
-    line = [min(reach) * (max(reach) / min(reach)) ** (step / 50) for step in range(51)]
-    axes.plot(line, [slope * x + own_ms for x in line], color=COLOURS["sync"], lw=1)
-    for (name, points), marker in zip(not_used.items(), "*P", strict=False):
-        axes.plot(*zip(*points, strict=True), marker, color=DARK, ms=9, label=name)
+    for (name, some), other in zip(points.groupby("name", sort=False), ("", "", "*", "P"), strict=False):
+        marker, colour = MARKERS.get(name, other), COLOURS.get(name, DARK)
+        axes.plot(some["round_trip_ms"], some["message_ms"], marker, ms=11 if other else 6, color=colour, label=name)
+    x = numpy.geomspace(points["round_trip_ms"].min(), points["round_trip_ms"].max())
+    axes.plot(x, slope * x + own_ms, color=COLOURS["sync"], lw=1)
     axes.set(xscale="log", yscale="log")
-    if not_used:
-        axes.legend(frameon=False, loc="upper left")
-    title = f"A millisecond of round trip costs the synchronous producer {slope:.2f} ms a message"
-    label(
-        axes, title, "round trip of a synchronous request, from the client's statistics (ms)", "time per message (ms)"
+    title = f"A millisecond of round trip costs the synchronous producer {approx(slope)} ms a message"
+    label(axes, title, "round trip, measured before the runs (ms)", "time per message (ms)")
+    _legend(axes)
+    others = " and ".join(name for name in points["name"].unique() if name not in COLOURS) or "none"
+    line = f"{approx(slope)} x round trip + {approx(own_ms)} ms"
+    caption = f"Squares: sync, with the line fitted to them, {line}. Circles: async. Not used for the fit: {others}."
+    return figure, f"Time per message against a round trip that was measured apart, on log scales. {caption}"
+
+
+def settings(rates: pd.DataFrame) -> tuple[Figure, str]:
+    """The rate of both producers with each setting, a panel for each place; and the caption.
+
+    Args:
+        rates: messages / s, a row for each setting, columns (place, mode).
+    """
+    places = list(rates.columns.unique(0))
+    figure, panels = new_figure(1, len(places), figsize=(9, 4.2), sharex=True, sharey=True, squeeze=False)
+    for place, axes in zip(places, panels[0], strict=True):
+        for mode in ("sync", "async"):
+            axes.plot(rates[place, mode], range(len(rates)), MARKERS[mode], color=COLOURS[mode], label=mode)
+        axes.set(xscale="log", yticks=range(len(rates)), yticklabels=rates.index)
+        label(axes, place, "messages / s", "")
+    panels[0, 0].invert_yaxis()
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    gains = (
+        f"{approx(rates[place, 'async'].iloc[0] / rates[place, 'sync'].iloc[0])} times as fast {place}"
+        for place in places
     )
-    caption = (
-        "Time per message against the round trip that the client measured, on log scales. Squares: sync, with the "
-        f"fitted line: {slope:.3f} x round trip + {approx(own_ms)} ms. Circles: async on the same clusters."
+    figure.suptitle(f"As measured, async is {', '.join(gains)}", x=0.01, ha="left", fontweight="bold")
+    spread = (
+        f"{place}, {mode}: {approx(rates[place, mode].min())} to {approx(rates[place, mode].max())} messages / s"
+        for place, mode in rates.columns
     )
-    marks = ("Stars", "Crosses")
-    caption += "".join(f" {mark}: {name}, not used for the fit." for mark, name in zip(marks, not_used, strict=False))
-    return figure, caption
+    return figure, f"The rate with each setting, on log scales. {'; '.join(spread).capitalize()}."
 
 
 def between(rates: pd.DataFrame) -> tuple[Figure, str]:
@@ -137,85 +151,42 @@ def between(rates: pd.DataFrame) -> tuple[Figure, str]:
         rates: messages / s, a row for each place, a column for each k; 0 stands for no wait but at the end.
     """
     figure, axes = new_figure()
-    caption = "Rate against k, on log scales; dotted: waiting only at the end, as the asynchronous producer does."
     for (place, row), colour, marker in zip(rates.iterrows(), (GREY, DARK), "D^", strict=False):
-        waits = row.drop(0)
-        axes.plot(waits.index, waits, marker + "-", color=colour)
-        axes.axhline(row[0], color=colour, ls=":")
-        axes.text(waits.index[0] * 1.3, waits.iloc[0] * 0.75, place, color=colour, va="top")
-        caption += (
-            f" {place.capitalize()}: {approx(row[1])} messages / s with k = 1, {approx(row[100])} with k = 100, "
-            f"{approx(row[0])} with one wait at the end."
-        )
-    axes.set(xscale="log", yscale="log", ylim=(rates.min().min() / 2.5, rates.max().max() * 2))
-    axes.text(1, rates[0].max() * 1.15, "dotted: one wait, at the end", color=DARK, fontsize=10)
+        axes.plot(row.index[1:], row[1:], marker + "-", color=colour, label=place)
+        axes.axhline(row[0], color=colour, ls=":", label=f"{place}, one wait at the end")
+    axes.set(xscale="log", yscale="log")
     gains = ", ".join(f"{approx(row[100] / row[1])} times as fast {place}" for place, row in rates.iterrows())
-    label(axes, f"One wait for 100 messages: {gains}", "wait after every k messages", "messages / s")
-    return figure, caption
+    label(axes, f"100 messages a wait: {gains}", "messages for each wait (k)", "messages / s")
+    _legend(axes)
+    ends = "; ".join(
+        f"{place} {approx(row[1])} with k = 1, {approx(row[0])} at the end" for place, row in rates.iterrows()
+    )
+    return figure, f"Messages / s against k, on log scales; dotted: one wait, at the end. {ends.capitalize()}."
 
 
 def outage(batches: pd.DataFrame, outages: Mapping[int, tuple[float, float]]) -> tuple[Figure, str]:
-    """Batch times against the clock while a broker dies, a panel for each number of brokers; and the caption.
+    """Time until a batch is acknowledged against the clock while a broker dies, a panel for each cluster; the caption.
 
     Args:
-        batches: columns ``brokers``, ``mode``, ``at_s``, ``elapsed_s``, ``delivered_s``.
+        batches: columns ``brokers``, ``mode``, ``started_s``, ``delivered_s``.
         outages: for each number of brokers from when to when sync stood still, in seconds on its run's clock.
     """
-    figure, panels = new_figure(len(outages), 1, figsize=(9, 3.4 * len(outages)), squeeze=False)
-    lines = (("async", "elapsed_s", "none"), ("async", "delivered_s", "full"), ("sync", "delivered_s", "full"))
+    figure, panels = new_figure(len(outages), 1, figsize=(9, 3.2 * len(outages)), squeeze=False)
+    caption = "Time until a batch is acknowledged against its beginning, on a log scale; grey: sync stands still."
     for (brokers, (began, ended)), axes in zip(outages.items(), panels[:, 0], strict=True):
-        here = batches[batches["brokers"] == brokers]
-        for mode, column, fill in lines:
-            each = here[here["mode"] == mode]
-            look = {"color": COLOURS[mode], "fillstyle": fill, "ms": 4, "alpha": 0.7}
-            name = mode if mode == "sync" else f"async, {'handed over' if fill == 'none' else 'until acknowledged'}"
-            axes.plot(each["at_s"], 1000 * each[column], MARKERS[mode], label=name, **look)
+        for mode, some in batches[batches["brokers"] == brokers].groupby("mode"):
+            axes.plot(
+                some["started_s"], 1000 * some["delivered_s"], MARKERS[mode], color=COLOURS[mode], ms=4, label=mode
+            )
+            caption += f" {counted(brokers, 'broker')}, {mode}: at most {approx(some['delivered_s'].max())} s."
         axes.axvspan(began, ended, color="#dddddd", zorder=0)
         axes.set(yscale="log")
-        axes.text(began, 1.02, " killed", transform=axes.get_xaxis_transform(), fontsize=10, color=DARK)
-        which = "One broker, started again" if brokers == 1 else "Three brokers, one gone for good"
-        title = f"{which}: sync stands still for {approx(ended - began)} s\n"
-        label(axes, title, "time when the batch began (s)", "time of a batch (ms)")
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
-    caption = "Time of each batch against the time when it began, on a log scale; grey: sync stands still."
-    for (brokers, mode), each in batches.groupby(["brokers", "mode"]):
-        acknowledged, handed_over = (approx(1000 * each[column].max()) for column in ("delivered_s", "elapsed_s"))
-        caption += (
-            f" {mode.capitalize()}, {counted(brokers, 'broker')}: at most {acknowledged} ms until a batch was "
-            f"acknowledged, and {handed_over} ms until it was handed over."
-        )
+        which = "One broker, started again" if brokers == 1 else f"{brokers} brokers, one gone for good"
+        title = f"{which}: sync stands still for {approx(ended - began)} s"
+        label(axes, title, "time when the batch began (s)", "until acknowledged (ms)")
+        _legend(axes)
     return figure, caption
 
 
-def losses(kills: pd.DataFrame) -> tuple[Figure, str]:
-    """How many messages each kill cost; and the caption.
-
-    Args:
-        kills: columns ``place``, ``way``, ``lost``; a row for each kill.
-    """
-    groups = list(kills.groupby(["place", "way"], sort=False, observed=True))
-    figure, axes = new_figure(figsize=(9, 0.55 * len(groups) + 1.5))
-    jitter = random.Random(7)  # so that equal numbers can be told apart
-    for height, ((_, way), each) in enumerate(groups):
-        look = {"color": COLOURS.get(way, GREY), "marker": MARKERS.get(way, "D")}
-        heights = [height + jitter.uniform(-0.25, 0.25) for _ in range(len(each))]
-        axes.scatter(each["lost"], heights, s=22, alpha=0.7, **look)
-    axes.set_yticks(range(len(groups)), [f"{way}, {place}" for (place, way), _ in groups])
-    axes.set_xscale("symlog", linthresh=1)
-    axes.invert_yaxis()
-    largest = kills.groupby("way", observed=True)["lost"].max()
-    title = f"Lost with the program: {largest['sync'] or 'none'} in sync, up to {largest['async']:,} in async"
-    label(axes, "", "messages lost (of those after which the program had gone on)", "")
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    axes.set_xticks([0, *(10**power for power in range(len(str(largest.max())) + 1))])
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlim(-0.3, 2 * largest.max() + 1)
-    caption = "Messages lost, a point for each kill, on a log scale that begins at 0."
-    for (place, way), each in groups:
-        spread = f"{each['lost'].min():,} to {each['lost'].max():,}" if each["lost"].any() else "none"
-        caption += f" {way.capitalize()}, {place}: {spread}."
-    return figure, caption
-
-
-def _name(axes: Axes, x: float, y: float, name: str, colour: str) -> None:
-    axes.text(x, y, name, color=colour, va="center")
+def _legend(axes: Axes) -> None:
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

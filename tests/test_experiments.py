@@ -1,6 +1,5 @@
 """The measurements of going_further.ipynb, small: counts, shape, and what they must show on any machine."""
 
-import asyncio
 import os
 import signal
 import threading
@@ -15,20 +14,25 @@ import kafka_helpers as kh
 
 
 def test_same_twice(kafka, topic):
-    table = experiments.same_twice(kafka.config, topic, 100)
-    assert table.groupby(["mode", "name"])["messages"].apply(list).to_dict() == {
-        (mode, name): [count] * 6 for mode, count in (("async", 100), ("sync", 25)) for name in ("A", "A again")
-    }
+    table = experiments.same_twice(kafka.config, topic, 100, blocks=2)
+    runs = table.groupby(["mode", "name"])["messages"].apply(list).to_dict()
+    expected = {("async", name): [100] * 4 for name in ("A", "A again")}
+    assert runs == expected | {("sync", name): [25] for name in ("A", "A again")}
 
 
-def test_rounds_go_back_and_forth():
-    assert list(experiments.rounds(3, "ab")) == [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")]
+@pytest.mark.long
+@pytest.mark.parametrize("design", ["old", "new"])
+def test_designs(design):
+    table = experiments.measure_design(design, 500, blocks=2)
+    order = kh.alternating("async", "sync", 2) if design == "old" else experiments.in_blocks(2)
+    assert table["mode"].tolist() == order and set(table["messages"]) == {500}
+    assert (table["jit_s"] >= 0).all() and (table["estimated_s"] > 0).all()
 
 
 @pytest.mark.long
 def test_law(monkeypatch):
     monkeypatch.setattr(experiments, "ROUND_TRIPS_MS", (0, 60))
-    table = experiments.round_trip_law(200, repeats=1, seconds=0.3)
+    table = experiments.round_trip_law(200, repeats=1, seconds=0.3, warm_s=2)
     sync = table[table["mode"] == "sync"].set_index("set_ms")
     per_message = 1000 * sync["elapsed_s"] / sync["messages"]
     assert per_message[60] >= 60 and sync["round_trip_ms"][60] >= 60
@@ -36,47 +40,42 @@ def test_law(monkeypatch):
     assert table[table["mode"] == "async"]["messages"].tolist() == [200, 200]
 
 
-def test_wait_every_waits_for_the_group(kafka, topic):
-    run = experiments.wait_every(10, kafka.config, topic, kh.make_messages("run", 25))
-    assert run.complete and [batch.acknowledged for batch in run.batches] == [10, 10, 5]
-    assert all(batch.delivered_s <= batch.elapsed_s for batch in run.batches)
+def test_settings(kafka, topic):
+    table = experiments.other_settings(kafka.config, topic, 300, 20, 1)
+    assert set(table["settings"]) == set(experiments.SETTINGS)
+    assert set(table[table["mode"] == "async"]["messages"]) == {300}
+    sync = table[table["mode"] == "sync"].set_index("settings")
+    assert set(sync["messages"]) == {20}
+    assert sync["elapsed_s"]["linger.ms=100"] < 1.5, "20 times linger.ms would be 2 s"
 
 
 def test_between(kafka, topic, monkeypatch):
     monkeypatch.setattr(experiments, "WAITS", (1, 10, 500))
-    table = experiments.between(kafka.config, topic, 300, most_waits=20, repeats=2)
+    table = experiments.between(kafka.config, topic, 300, 20, 2)
     counts = table.groupby("k")["messages"].apply(list).to_dict()
     assert counts == {0: [300] * 2, 1: [20] * 2, 10: [200] * 2, 500: [300] * 2}
 
 
+def test_slow_batches(kafka, topic):
+    table = experiments.slow_batches(kafka.config, topic, 5_000, runs=2)
+    assert table["run"].tolist() == [1] * 9 + [2] * 9, "all batches but each run's first"
+    assert (table["poll_s"] <= table["elapsed_s"]).all() and (table["reports"] <= 5_000).all()
+
+
 def test_other_ways_deliver_all(kafka, topic):
     start = sum(kh.end_offsets(kafka.config, topic).values())
-    table = asyncio.run(experiments.other_ways(kafka.config, topic, 500, repeats=2))
-    assert sorted(table["way"]) == sorted(["produce", "failures only", "AIOProducer"] * 2)
-    assert set(table["messages"]) == {500}
-    assert sum(kh.end_offsets(kafka.config, topic).values()) - start >= 6 * 500
-
-
-def test_serializing():
-    table = experiments.serializing(50, repeats=1).set_index("way")
-    sizes = table["bytes"]
-    assert sizes["Avro, fastavro"] < sizes["JSON, msgspec"] <= sizes["JSON, standard library"]
-    assert (table["microseconds"] > 0).all()
-
-
-def test_linger_does_not_slow_a_flush(kafka, topic):
-    table = experiments.linger(kafka.config, topic)
-    assert set(table["messages"]) == {experiments.LINGER_MESSAGES}
-    # If each flush waited for linger.ms, 100 messages would take 10 s.
-    assert table[table["linger_ms"] == 100]["elapsed_s"].median() < 5
+    table = experiments.other_ways(kafka.config, topic, 500, repeats=1).set_index("way")
+    expected = dict.fromkeys(table.index, 500) | {"a producer for each message": 20, "AIOProducer, one by one": 2}
+    assert table["messages"].to_dict() == expected
+    assert sum(kh.end_offsets(kafka.config, topic).values()) - start >= sum(expected.values())
 
 
 @pytest.mark.parametrize("mode", ["async", pytest.param("sync", marks=pytest.mark.long)])
 def test_broker_dies_and_nothing_is_lost(mode):
-    table = experiments.broker_dies(mode, 1, seconds=2, after_s=1)
+    table = experiments.broker_dies(mode, 1, seconds=2)
     assert table["acknowledged"].sum() == table["messages"].sum() == 2 * experiments.SOURCE_RATE
-    assert table["missing"].eq(0).all() and table["duplicated"].eq(0).all()
-    assert table["at_s"].is_monotonic_increasing and table["killed_s"].between(1, 60).all()
+    assert table[["missing", "duplicated", "out_of_order"]].eq(0).all(axis=None)
+    assert table["started_s"].is_monotonic_increasing and table["killed_s"].between(1, 60).all()
     waited = table["delivered_s" if mode == "async" else "elapsed_s"].max()
     assert waited >= experiments.DEAD_S / 2, "batches wait while there is no broker"
 
@@ -92,33 +91,36 @@ def test_program_dies(kafka, topic):
 
 def test_nobody_looks(kafka):
     table = experiments.nobody_looks(kafka.config).set_index(["fault", "program"])
-    arrived, ended = table["arrived"], table["exit_code"]
+    arrived, noticed = table["arrived"], table["noticed"]
     large, nowhere = "one message too large for the broker", "no broker answers"
-    assert arrived["none", "no callback"] == arrived["none", "both"] == 100
-    assert arrived[large, "no callback"] < 100 and ended[large, "no callback"] == 0, "it doesn't notice"
-    assert ended[:, "no callback"].eq(0).all() and ended[:, "no flush"].eq(0).all()
+    assert arrived["none", "no callback"] == arrived["none", "callback and flush"] == 100
+    assert arrived[large, "no callback"] < 100 and noticed[:, "no callback"].eq(0).all(), "it doesn't notice"
     for fault, reason in (
         (large, "Message size too large"),
         ("no such topic", "Unknown topic"),
         (nowhere, "timed out"),
     ):
-        assert ended[fault, "both"] == 1 and reason in table["said"][fault, "both"]
+        found = table.loc[(fault, "callback and flush")]
+        assert found["arrived"] + found["noticed"] == 100 and reason in found["reason"]
 
 
 # --- An experiment that is cut short ---------------------------------------------------------------------------------
 
 
 def test_an_incomplete_run_is_no_row_of_data(kafka):
-    topic = new_topic(kafka.config, **{"max.message.bytes": "150"})  # takes the warm-up's messages only
+    topic = new_topic(kafka.config, **{"max.message.bytes": "150"})  # takes the primer only
     with pytest.raises(kh.RunIncomplete, match="Not all messages were delivered"):
         experiments.same_twice(kafka.config, topic, 20)
 
 
-@pytest.mark.parametrize("name", ["same_twice", "program_dies"])
+ARGUMENTS = {"same_twice": (20_000,), "program_dies": (100,), "other_ways": (500,), "other_settings": (500, 500, 50)}
+
+
+@pytest.mark.parametrize("name", [*ARGUMENTS, "nobody_looks"])
 def test_an_interrupt_ends_an_experiment_at_once(kafka, topic, name):
-    arguments = {"same_twice": (20_000,), "program_dies": (100,)}[name]
-    with interrupt_after(1.5) as interrupted, pytest.raises(KeyboardInterrupt):
-        getattr(experiments, name)(kafka.config, topic, *arguments)
+    arguments = (topic, *ARGUMENTS[name]) if name in ARGUMENTS else ()
+    with interrupt_after(3) as interrupted, pytest.raises(KeyboardInterrupt):
+        getattr(experiments, name)(kafka.config, *arguments)
     assert time.monotonic() - interrupted[0] < 4
 
 
@@ -127,8 +129,8 @@ def test_an_interrupt_before_the_broker_is_killed_leaves_nothing_behind():
     with interrupt_after(8) as interrupted, pytest.raises(KeyboardInterrupt):
         experiments.broker_dies("sync", 1, seconds=60, after_s=50)
     assert time.monotonic() - interrupted[0] < 5
-    left = [each for each in psutil.Process().children(recursive=True) if each.pid not in before]
-    assert not [each for each in left if "java" in each.name()]
+    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    assert not [child for child in left if "java" in child.name()]
 
 
 class interrupt_after:
