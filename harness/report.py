@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import inspect
 import math
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from statistics import median
 
 import numpy
 import pandas as pd
-from IPython.display import Code, DisplayHandle, Markdown, display
+from IPython.display import Code, display
 
 from harness.results import Results
 from harness.runs import ProducerRun, counted, outcome
@@ -62,22 +63,6 @@ def ratio_of_medians(first: Sequence[float], second: Sequence[float]) -> tuple[f
     low, high = numpy.quantile(again / once, (0.025, 0.975))
     ratio = median(first) / median(second)
     return ratio, float(ratio * low), float(ratio * high)
-
-
-def median_interval(values: Iterable[float]) -> tuple[float, float, float, float]:
-    """(median, low, high, coverage): the median, and an interval for it, whatever the distribution's shape.
-
-    low and high are the k-th smallest and the k-th largest value, with the largest k that covers the true median with
-    a probability (coverage, for independent values) of 0.95 or more, else the first. NaN and 0 without a value.
-    Source: order statistics; the number of values below the median is binomial with probability 1/2.
-    """
-    ordered = sorted(values)
-    if not ordered:
-        return math.nan, math.nan, math.nan, 0.0
-    n = len(ordered)
-    coverages = {k: 1 - 2 * sum(math.comb(n, i) for i in range(k)) / 2**n for k in range(1, (n + 1) // 2 + 1)}
-    k = max((k for k, coverage in coverages.items() if coverage >= 0.95), default=1)
-    return median(ordered), ordered[k - 1], ordered[n - k], coverages[k]
 
 
 def approx(value: float) -> str:
@@ -204,15 +189,15 @@ def incomplete(runs: Sequence[ProducerRun]) -> list[str]:
     ]
 
 
-def estimate(num_messages: int, sync_runs: int, round_trip_ms: float, message_ms: float) -> str:
-    """What the synchronous runs will take, from the messages that were timed before."""
+def show_estimate(num_messages: int, sync_runs: int, round_trip_ms: float, message_ms: float) -> float:
+    """Print what a synchronous run will take, from the messages that were timed before, and return that in seconds."""
     seconds = num_messages * printed(message_ms) / 1000
-    all_runs = f", {duration(sync_runs * seconds)} for {sync_runs} runs" if sync_runs > 1 else ""
-    return (
+    print(
         f"A synchronous message takes {approx(message_ms)} ms: {approx(round_trip_ms)} ms for the round trip, the "
-        f"rest in the client.\nEstimate: {num_messages:,} x {approx(message_ms)} ms = {duration(seconds)} "
-        f"a synchronous run{all_runs}."
+        f"rest in the client.\nEstimate: {num_messages:,} x {approx(message_ms)} ms = {duration(seconds)} a synchronous "
+        f"run; {counted(sync_runs, 'run')}."
     )
+    return seconds
 
 
 def estimate_check(results: Results) -> str:
@@ -279,45 +264,33 @@ def show_settings(config: Mapping[str, str]) -> None:
     print("\n".join(["config = {", *lines, "}"]))
 
 
-def place_for_answer() -> DisplayHandle:
-    """A place in the notebook that is filled in later, by its ``update``."""
-    return display(Markdown("*The answer comes with the results.*"), display_id=True)
-
-
 @contextlib.contextmanager
 def time_left(seconds: float) -> Iterator[Callable[[str], None]]:
     """Show in one line what is under way, and how much is left of an estimated time.
 
-    The line is drawn when the caller says what comes next, and again where that takes more than eight seconds, by a
-    thread: a short run is never disturbed by it.
-
-    Yields:
-        A function to call with what comes next.
+    The block calls what it is given with what comes next. Where that takes more than eight seconds, a thread draws the
+    line again: a short run is never disturbed by it.
     """
     shown = display({"text/plain": ""}, raw=True, display_id=True)
-    began, said, drawn, over = time.monotonic(), "", threading.Event(), threading.Event()
+    began, coming, over = time.monotonic(), queue.SimpleQueue[str](), "over"
 
     def draw() -> None:
-        left = seconds - (time.monotonic() - began)
-        time_said = f"about {duration(left)} left" if left > 0 else f"{duration(-left)} longer than estimated"
-        shown.update({"text/plain": f"{said}; {time_said}"}, raw=True)
+        what = ""
+        while what != over:
+            with contextlib.suppress(queue.Empty):
+                what = coming.get(timeout=8)
+            elapsed = time.monotonic() - began
+            said = f"{what}; about {duration(seconds - elapsed)} left"
+            if elapsed > seconds:
+                said = f"{what}; {duration(elapsed - seconds)} longer than estimated"
+            if what == over:
+                said = f"Ended after {duration(elapsed)}."
+            shown.update({"text/plain": said}, raw=True)
 
-    def draw_again() -> None:
-        while not over.is_set():
-            if not drawn.wait(8):
-                draw()
-            drawn.clear()
-
-    def come_to(what: str) -> None:
-        nonlocal said
-        said = what
-        draw()
-        drawn.set()
-
-    threading.Thread(target=draw_again, daemon=True).start()
+    thread = threading.Thread(target=draw)
+    thread.start()
     try:
-        yield come_to
+        yield coming.put
     finally:
-        over.set()
-        drawn.set()
-        shown.update({"text/plain": f"Ended after {duration(time.monotonic() - began)}."}, raw=True)
+        coming.put(over)
+        thread.join()
