@@ -194,8 +194,8 @@ def show_estimate(num_messages: int, sync_runs: int, round_trip_ms: float, messa
     seconds = num_messages * printed(message_ms) / 1000
     print(
         f"A synchronous message takes {approx(message_ms)} ms: {approx(round_trip_ms)} ms for the round trip, the "
-        f"rest in the client.\nEstimate: {num_messages:,} x {approx(message_ms)} ms = {duration(seconds)} a synchronous "
-        f"run; {counted(sync_runs, 'run')}."
+        f"rest in the client.\nEstimate: {num_messages:,} x {approx(message_ms)} ms = {duration(seconds)} a "
+        f"synchronous run; {counted(sync_runs, 'run')}."
     )
     return seconds
 
