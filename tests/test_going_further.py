@@ -76,7 +76,7 @@ def test_an_interrupted_measurement_is_judged_before_anything_is_measured(tmp_pa
 
 def test_no_measured_number_is_typed_by_hand(committed):
     """Markdown cells have only numbers that are chosen, cited or defined; the measured ones are rendered."""
-    chosen = {"0", "0.9", "1", "1.11", "3", "6", "10", "20", "21", "24", "25", "50", "100", "500", "1,000"}
+    chosen = {"0", "0.9", "1", "1.11", "3", "4", "6", "10", "20", "21", "24", "25", "50", "100", "500", "1,000"}
     cited = {"9", "100,000"}  # defaults of broker and client
     for cell in committed.cells:
         if cell.cell_type == "markdown":
