@@ -39,6 +39,7 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
     for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
         if scale == "log":
             axis.set_major_locator(LogLocator())
+            axis.set_minor_formatter("")
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
@@ -118,11 +119,7 @@ def law(points: pd.DataFrame, slope: float, own_ms: float) -> tuple[Figure, str]
 
 
 def settings(rates: pd.DataFrame) -> tuple[Figure, str]:
-    """The rate of both producers with each setting, a panel for each place; and the caption.
-
-    Args:
-        rates: messages / s, a row for each setting, columns (place, mode).
-    """
+    """The rate of both producers: a row for each setting, a column for each (place, mode); and the caption."""
     places = list(rates.columns.unique(0))
     figure, panels = new_figure(1, len(places), figsize=(9, 4.2), sharex=True, sharey=True, squeeze=False)
     for place, axes in zip(places, panels[0], strict=True):
@@ -145,11 +142,7 @@ def settings(rates: pd.DataFrame) -> tuple[Figure, str]:
 
 
 def between(rates: pd.DataFrame) -> tuple[Figure, str]:
-    """Rate against k, a line for each place; and the caption.
-
-    Args:
-        rates: messages / s, a row for each place, a column for each k; 0 stands for no wait but at the end.
-    """
+    """Rate against k (a column each, 0: no wait but at the end), a line for each place (a row); and the caption."""
     figure, axes = new_figure()
     for (place, row), colour, marker in zip(rates.iterrows(), (GREY, DARK), "D^", strict=False):
         axes.plot(row.index[1:], row[1:], marker + "-", color=colour, label=place)

@@ -72,3 +72,13 @@ def test_an_interrupted_measurement_is_judged_before_anything_is_measured(tmp_pa
     with pytest.raises(CellExecutionError, match="has no complete run of both producers"):
         execute(tmp_path, NOTEBOOK, saved_run="results/stopped")
     assert [folder.name for folder in (tmp_path / "results").iterdir()] == ["stopped"]
+
+
+def test_no_measured_number_is_typed_by_hand(committed):
+    """Markdown cells have only numbers that are chosen, cited or defined; the measured ones are rendered."""
+    chosen = {"0", "0.9", "1", "1.11", "3", "4", "6", "10", "20", "21", "24", "25", "50", "100", "500", "1,000"}
+    cited = {"9", "100,000"}  # defaults of broker and client
+    for cell in committed.cells:
+        if cell.cell_type == "markdown":
+            prose = re.sub(r"\(http[^)]*\)|`[^`]*`|(?m:^#+ \d+\.)", "", cell.source)
+            assert set(re.findall(r"\d[\d,.]*\d|\d", prose)) <= chosen | cited, cell.source
