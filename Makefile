@@ -50,8 +50,8 @@ test-all: .venv/test lint  ## check the program, all of it
 check-published: .venv/test  ## check that notebooks, README and saved results, as they are here, agree
 	$(PY) -m pytest tests -m published $(PYTEST)
 
-bench: .venv/bench  ## compare the producers with other clients and tools (some 6 minutes)
-	$(PY) benchmarks/producers.py
+bench: .venv/run  ## compare the producers with other ways to send (some 2 minutes)
+	$(PY) -m benchmarks.producers
 
 lint: .venv/test  ## check style and types
 	$(PY) -m ruff check .
@@ -76,12 +76,8 @@ clean:  ## remove what the other targets made, but not results
 	@$(PY) -m local_kafka --prepare || true  # with a cloud account it isn't needed
 	@touch $@
 
-.venv/test: tests/requirements.txt benchmarks/requirements.txt .venv/run
+.venv/test: tests/requirements.txt .venv/run
 	$(INSTALL) -r tests/requirements.txt
-	@touch $@
-
-.venv/bench: benchmarks/requirements.txt .venv/run
-	$(INSTALL) -r benchmarks/requirements.txt
 	@touch $@
 
 .PHONY: anew help run quick rehearsal further results lab html handin test test-all check-published bench lint clean

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import matplotlib
 import numpy
@@ -25,7 +26,7 @@ matplotlib.rcdefaults()
 matplotlib.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
 
 
-def new_figure(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float] = (9, 4.8), **options: object):
+def new_figure(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float] = (9, 4.8), **options: Any):
     """A figure, and its axes as ``subplots`` gives them; it belongs to no window."""
     figure = Figure(figsize=figsize, layout="constrained")
     return figure, figure.subplots(rows, columns, **options)

@@ -242,8 +242,8 @@ def show_source(*things: Callable) -> None:
 
 def show_difference(first: Callable, second: Callable) -> None:
     """Show the lines in which the source of two functions differs, as a diff."""
-    lines = (inspect.getsource(function).splitlines() for function in (first, second))
-    changed = [line for line in difflib.ndiff(*lines) if line[0] in "+-"]
+    before, after = (inspect.getsource(function).splitlines() for function in (first, second))
+    changed = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
     display(Code("\n".join(changed), language="diff"))
 
 
