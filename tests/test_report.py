@@ -1,6 +1,5 @@
 """What is said of a measurement: numbers that fit together, an interval, and what speaks against them."""
 
-import math
 import random
 import re
 from pathlib import Path
@@ -69,6 +68,15 @@ def test_what_a_cloud_or_a_busy_machine_has_done_is_said():
     ]
 
 
-def test_no_value_has_no_median():
-    middle, low, high, coverage = report.median_interval([])
-    assert all(map(math.isnan, (middle, low, high))) and coverage == 0
+def test_without_two_complete_modes_there_is_no_comparison():
+    run = a_run("sync", 1.0)
+    run.batches[0].failed, run.batches[0].acknowledged, run.errors = 2, 498, {"_MSG_TIMED_OUT": 2}
+    assert "no complete run of the synchronous producer" in report.finding(measured(a_run("async", 1.0), run))
+    (said,) = report.incomplete([run])
+    assert said.startswith("Run 1 (sync) is incomplete: 19,998 messages acknowledged, 2 failed (message timed out: 2)")
+    assert "no complete run" in report.finding(measured())
+
+
+def test_the_faster_one_is_named_whichever_it_is():
+    assert report.finding(measured(a_run("async", 2.0), a_run("sync", 1.0))).startswith("**The synchronous producer is")
+    assert report.finding(measured(a_run("async", 1.0), a_run("sync", 1.05))).startswith("**Neither producer is")

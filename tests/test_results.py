@@ -2,7 +2,6 @@
 
 import json
 import math
-import random
 import shutil
 
 import pandas as pd
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 import kafka_helpers as kh
 from harness.errors import ResultsError, RunInterrupted
-from harness.report import approx, drift, median_interval, printed, summarize
+from harness.report import approx, drift, printed, summarize
 from harness.results import check_folder, environment, newest, overview
 from harness.runs import INTERRUPTED, outcome
 
@@ -225,17 +224,6 @@ def test_overview(tmp_path):
 
 
 # --- Averages --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("n", "k", "coverage"), [(40, 14, 0.962), (6, 1, 0.969), (5, 1, 0.938), (3, 1, 0.75), (1, 1, 0)]
-)
-def test_interval_of_the_median(n, k, coverage):
-    values = [float(i) for i in range(1, n + 1)]
-    random.Random(1).shuffle(values)
-    middle, low, high, covered = median_interval(values)
-    assert (middle, low, high) == ((n + 1) / 2, k, n + 1 - k)
-    assert covered == pytest.approx(coverage, abs=0.0005)
 
 
 def timed(mode, elapsed_s, **more):
