@@ -1,6 +1,7 @@
 """The figures of both notebooks: their style, and what they show."""
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -105,7 +106,7 @@ def law(points: pd.DataFrame, slope: float, own_ms: float) -> tuple[Figure, str]
     """
     figure, axes = new_figure()
     for (name, some), other in zip(points.groupby("name", sort=False), ("", "", "*", "P"), strict=False):
-        marker, colour = MARKERS.get(name, other), COLOURS.get(name, DARK)
+        marker, colour = MARKERS.get(str(name), other), COLOURS.get(str(name), DARK)
         axes.plot(some["round_trip_ms"], some["message_ms"], marker, ms=11 if other else 6, color=colour, label=name)
     x = numpy.geomspace(points["round_trip_ms"].min(), points["round_trip_ms"].max())
     axes.plot(x, slope * x + own_ms, color=COLOURS["sync"], lw=1)
@@ -137,7 +138,7 @@ def settings(rates: pd.DataFrame) -> tuple[Figure, str]:
     figure.suptitle(f"As measured, async is {', '.join(gains)}", x=0.01, ha="left", fontweight="bold")
     spread = (
         f"{place}, {mode}: {approx(rates[place, mode].min())} to {approx(rates[place, mode].max())} messages / s"
-        for place, mode in rates.columns
+        for place, mode in itertools.product(places, COLOURS)
     )
     return figure, f"The rate with each setting, on log scales. {'; '.join(spread).capitalize()}."
 
@@ -169,9 +170,8 @@ def outage(batches: pd.DataFrame, outages: Mapping[int, tuple[float, float]]) ->
     caption = "Time until a batch is acknowledged against its beginning, on a log scale; grey: sync stands still."
     for (brokers, (began, ended)), axes in zip(outages.items(), panels[:, 0], strict=True):
         for mode, some in batches[batches["brokers"] == brokers].groupby("mode"):
-            axes.plot(
-                some["started_s"], 1000 * some["delivered_s"], MARKERS[mode], color=COLOURS[mode], ms=4, label=mode
-            )
+            look = {"color": COLOURS[str(mode)], "marker": MARKERS[str(mode)], "label": mode}
+            axes.plot(some["started_s"], 1000 * some["delivered_s"], ls="", ms=4, **look)
             caption += f" {counted(brokers, 'broker')}, {mode}: at most {approx(some['delivered_s'].max())} s."
         axes.axvspan(began, ended, color="#dddddd", zorder=0)
         axes.set(yscale="log")

@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
+from typing import Any
 
 import pandas as pd
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -112,7 +113,8 @@ def _read_all(config: Mapping[str, str], topic: str, start: Mapping[int, int]) -
         while unfinished:
             connection.stop.check()
             refusals = []
-            for message in consumer.consume(10_000, timeout=0.5):
+            received: list[Any] = consumer.consume(10_000, timeout=0.5)
+            for message in received:
                 number = message.partition()
                 if message.error() is None:
                     if message.offset() < spans[number][1]:  # what comes behind the end is no progress
