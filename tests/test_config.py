@@ -104,7 +104,7 @@ class Blocked:
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocked())
 import kafka_helpers
-cluster = kafka_helpers.open_cluster(sys.argv[1])
+cluster = kafka_helpers.open_cluster(sys.argv[1], kafka_helpers.load_config())
 print(cluster.kind, cluster.name, cluster.config["bootstrap.servers"])
 cluster.close()
 """

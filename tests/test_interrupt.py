@@ -375,7 +375,10 @@ def test_twice_in_the_terminal(tmp_path: Path) -> None:
             for _ in range(2):
                 run.send_signal(signal.SIGINT)
                 time.sleep(tenths / 10)
-            assert run.stdout.read().strip().splitlines()[-1:] in (["Interrupted."], ["Kernel died"])
+            assert run.stdout.read().strip().splitlines()[-1:] in (
+                ["In the first cell: interrupted."],
+                ["Kernel died"],
+            )
 
 
 def test_handler_is_as_before(kafka: LocalKafka, topic: str) -> None:

@@ -176,7 +176,7 @@ def test_ensure_topic_twice_and_with_partitions(kafka):
 
 def test_replicated_like_confluent_cloud(kafka3):
     kh.ensure_topic(kafka3.config, "replicated")
-    described = kh.describe_cluster(kh.Cluster("test", kafka3.config, lambda: None), "replicated")
+    described = kh.describe_cluster(kh.Cluster("other", "test", kafka3.config, lambda: None), "replicated")
     assert (described["brokers"], described["partitions"], described["replication factor"]) == (3, 6, 3)
     assert "sasl.password" not in str(described) and kafka3.config["sasl.password"] not in str(described)
     for produce in (kh.produce_async, kh.produce_sync):

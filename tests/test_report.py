@@ -79,4 +79,4 @@ def test_without_two_complete_modes_there_is_no_comparison():
 
 def test_the_faster_one_is_named_whichever_it_is():
     assert report.finding(measured(a_run("async", 2.0), a_run("sync", 1.0))).startswith("**The synchronous producer is")
-    assert report.finding(measured(a_run("async", 1.0), a_run("sync", 1.05))).startswith("**Neither producer is")
+    assert report.finding(measured(a_run("async", 1.0), a_run("sync", 1.04))).startswith("**Neither producer is")
