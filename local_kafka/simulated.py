@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 
 from confluent_kafka import Producer
@@ -33,10 +33,19 @@ def simulated_cluster(rtt_ms: int = 20, brokers: int = 1) -> Iterator[SimpleName
 
 
 class ClientConfig(dict[str, str]):
-    """A client configuration that a notebook can show without giving the secret away."""
+    """A client configuration that can be shown, joined and copied without giving the secret away."""
 
     def __repr__(self) -> str:
         return f"<client configuration: {', '.join(self)}; values hidden>"
+
+    def __or__(self, other: Mapping[str, str]) -> "ClientConfig":  # type: ignore[override]
+        return ClientConfig({**self, **other})
+
+    def __ror__(self, other: Mapping[str, str]) -> "ClientConfig":  # type: ignore[override]
+        return ClientConfig({**other, **self})
+
+    def copy(self) -> "ClientConfig":
+        return ClientConfig(self)
 
 
 def quiet_logger() -> logging.Logger:
