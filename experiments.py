@@ -85,9 +85,18 @@ def send(
         return {"messages": number - len(failures), "elapsed_s": perf_counter() - started}
 
 
-def standard_json(event: kh.RideEvent) -> bytes:
-    """An event as JSON by the standard library, as many write it."""
-    return json.dumps(dataclasses.asdict(event), default=datetime.isoformat).encode()
+def json_costs(number: int = 5_000) -> pd.DataFrame:
+    """What does it cost to serialize an event? Microseconds by the standard library, as many do it, and by msgspec."""
+    events = list(kh.make_events("cost", number))
+    standard = partial(json.dumps, default=datetime.isoformat)
+    ways = {"the standard library": lambda event: standard(dataclasses.asdict(event)).encode(), "msgspec": kh.encode}
+    rows = []
+    for library, encode in ways.items():
+        started = perf_counter()
+        for event in events:
+            encode(event)
+        rows.append({"library": library, "us": 1e6 * (perf_counter() - started) / number})
+    return pd.DataFrame(rows)
 
 
 def in_turns(repeats: int, ways: Mapping[object, Callable[[], Row]], column: str = "way") -> pd.DataFrame:

@@ -6,9 +6,11 @@ import re
 import signal
 import threading
 import time
+import tomllib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -17,62 +19,8 @@ from confluent_kafka.admin import AdminClient
 from harness.config import LEFT_OUT, ClientConfig, refused_settings
 from harness.errors import ClusterError
 
-# What the client library reports, and what that means to somebody who has just filled in a file. First match counts,
-# and what comes up late in a connection stands first: of several addresses, one that was reached tells most.
-LASTING = [
-    ("unknown topic", "it isn't there; ensure_topic() creates it"),
-    (
-        r"\b_AUTHENTICATION\b.*(not valid in current SASL state|Unsupported SASL mechanism)",
-        "the server offers no such login; check security.protocol and sasl.mechanisms (Confluent Cloud: SASL_SSL and "
-        "PLAIN)",
-    ),
-    # Where the connection is lost during the login, the client uses that code, too, and then names the loss.
-    (
-        r"^(?!.*failed: Local:).*\b(_AUTHENTICATION|SASL_AUTHENTICATION_FAILED)\b",
-        "the API key or its secret is wrong, or of another cluster; check them (a new key takes a couple of minutes)",
-    ),
-    ("authoriz", "this API key lacks the right; give it one, or use a key with global access"),
-    (
-        "certificate verify failed",
-        "the server's certificate is not trusted, has expired or is for another name; check bootstrap.servers and "
-        "ssl.ca.location, or install ca-certificates",
-    ),
-    (
-        "Invalid response size",
-        "what answers there is not Kafka; check host and port in bootstrap.servers, and security.protocol",
-    ),
-    # A broker that the cluster has named is known by its number.
-    (
-        r"([^\s/]+)/\d+: (?:Failed to resolve|Connect to|Connection setup timed out)",
-        "the cluster was reached, but not its broker at {}, the address that the cluster itself gives; check that it "
-        "can be reached from here (advertised.listeners)",
-    ),
-    (
-        "Connection refused",
-        "nothing listens there; check host and port in bootstrap.servers, and that the cluster is running",
-    ),
-    (
-        "Failed to resolve",
-        "the host name in bootstrap.servers is unknown; check it for typing errors, and that the cluster exists",
-    ),
-]
-# These may go by themselves, when the client connects again.
-PASSING = [
-    (
-        "wrong version number|PLAINTEXT broker listener",
-        "the server doesn't speak TLS there; check security.protocol and the port",
-    ),
-    (
-        r"closed by peer.* (APIVERSION_QUERY|AUTH\w*|UP)",
-        "the connection is closed before it can be used; most often the server wants TLS and a login "
-        "(security.protocol=SASL_SSL), else check port and network",
-    ),
-    (
-        "ApiVersion.*timed out|timed out.* (SSL_HANDSHAKE|APIVERSION_QUERY|AUTH)",
-        "the handshake with the server took too long; check host, port and security.protocol, and whether the network "
-        "is slow",
-    ),
-]
+EXPLANATIONS = tomllib.loads(Path(__file__).with_name("explanations.toml").read_text(encoding="utf-8"))
+LASTING, PASSING = (list(EXPLANATIONS[name].items()) for name in ("lasting", "passing"))
 
 
 def explain(error: object, heard: Iterable[str] = ()) -> str:
