@@ -75,7 +75,7 @@ def waits(runs: Iterable[ProducerRun]) -> tuple[Figure, str]:
     return figure, caption
 
 
-DARK, GREY = "#222222", "#777777"  # for what is neither sync nor async
+DARK = "#222222"  # for what is neither sync nor async
 
 
 def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:
@@ -139,22 +139,6 @@ def settings(rates: pd.DataFrame) -> tuple[Figure, str]:
         for place, mode in rates.columns
     )
     return figure, f"The rate with each setting, on log scales. {'; '.join(spread).capitalize()}."
-
-
-def between(rates: pd.DataFrame) -> tuple[Figure, str]:
-    """Rate against k (a column each, 0: no wait but at the end), a line for each place (a row); and the caption."""
-    figure, axes = new_figure()
-    for (place, row), colour, marker in zip(rates.iterrows(), (GREY, DARK), "D^", strict=False):
-        axes.plot(row.index[1:], row[1:], marker + "-", color=colour, label=place)
-        axes.axhline(row[0], color=colour, ls=":", label=f"{place}, one wait at the end")
-    axes.set(xscale="log", yscale="log")
-    gains = ", ".join(f"{approx(row[100] / row[1])} times as fast {place}" for place, row in rates.iterrows())
-    label(axes, f"100 messages a wait: {gains}", "messages for each wait (k)", "messages / s")
-    _legend(axes)
-    ends = "; ".join(
-        f"{place} {approx(row[1])} with k = 1, {approx(row[0])} at the end" for place, row in rates.iterrows()
-    )
-    return figure, f"Messages / s against k, on log scales; dotted: one wait, at the end. {ends.capitalize()}."
 
 
 def outage(batches: pd.DataFrame, outages: Mapping[int, tuple[float, float]]) -> tuple[Figure, str]:
