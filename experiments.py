@@ -1,14 +1,11 @@
 """The measurements of ``going_further.ipynb``: each function asks one question and returns a table.
 
-In the tables, ``messages`` are acknowledged ones, ``elapsed_s`` is the time they took in seconds, and ``repeat`` counts
-the rounds. A run that is not complete ends an experiment with the reason, and the user's interrupt ends it at once.
-``python -m experiments`` compares two designs of the measurement, which takes too long for the notebook.
+In the tables, ``messages`` are acknowledged ones, which took ``elapsed_s`` seconds, and ``repeat`` counts the rounds.
+``python -m experiments 5`` measures five times by each of two designs, which takes too long for the notebook.
 """
 
 import asyncio
-import dataclasses
 import itertools
-import json
 import multiprocessing
 import random
 import sys
@@ -16,11 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from statistics import fmean
 from time import perf_counter
 
 import pandas as pd
@@ -29,7 +24,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.aio import AIOProducer
 
 import kafka_helpers as kh
-from harness.client import connect
+from harness.client import Connection, connect
 from harness.config import producer_settings, quiet_logger
 from harness.measurement import PRIMER, prime
 from harness.read_back import find_messages
@@ -54,49 +49,27 @@ def counts(run: ProducerRun) -> Row:
     return {"messages": checked(run).acknowledged, "elapsed_s": run.elapsed_s}
 
 
-def _poll(producer: Producer) -> None:
-    producer.poll(0)
+def _wait(connection: Connection[Producer]) -> None:
+    """Until all is answered, or the user stops it."""
+    while connection.client.flush(0.5):
+        connection.stop.check()
+    connection.stop.check()
 
 
-def send(
-    config: Config, topic: str, messages: Iterable, wait_every: int = 0, look: Callable = _poll, **settings
-) -> Row:
-    """Send in a plain loop, with settings that the two producers don't take, and wait after every so many messages.
-
-    With 0 as ``wait_every`` it waits only at the end; then ``look`` is called with the client after every 500 messages.
-    """
+def send(config: Config, topic: str, messages: Iterable, wait_every: int = 0, look=None, **settings) -> Row:
+    """Send with other settings; wait after every so many messages, or only at the end, with a look after every 500."""
     failures: list = []
     with connect(Producer, producer_settings(config), **settings) as connection:
         prime(connection, topic)
         producer, number, started = connection.client, 0, perf_counter()
-
-        def wait() -> None:
-            while producer.flush(0.5):
-                connection.stop.check()
-            connection.stop.check()
-
         for number, (key, value) in enumerate(messages, start=1):
             producer.produce(topic, value, key, -1, lambda error, _: error and failures.append(error))
             if wait_every and number % wait_every == 0:
-                wait()
+                _wait(connection)
             elif not wait_every and number % 500 == 0:
-                look(producer)
-        wait()
+                look(producer) if look else producer.poll(0)
+        _wait(connection)
         return {"messages": number - len(failures), "elapsed_s": perf_counter() - started}
-
-
-def json_costs(number: int = 5_000) -> pd.DataFrame:
-    """What does it cost to serialize an event? Microseconds by the standard library, as many do it, and by msgspec."""
-    events = list(kh.make_events("cost", number))
-    standard = partial(json.dumps, default=datetime.isoformat)
-    ways = {"the standard library": lambda event: standard(dataclasses.asdict(event)).encode(), "msgspec": kh.encode}
-    rows = []
-    for library, encode in ways.items():
-        started = perf_counter()
-        for event in events:
-            encode(event)
-        rows.append({"library": library, "us": 1e6 * (perf_counter() - started) / number})
-    return pd.DataFrame(rows)
 
 
 def in_turns(repeats: int, ways: Mapping[object, Callable[[], Row]], column: str = "way") -> pd.DataFrame:
@@ -104,7 +77,7 @@ def in_turns(repeats: int, ways: Mapping[object, Callable[[], Row]], column: str
     return pd.DataFrame({column: way, "repeat": repeat} | ways[way]() for repeat, way in rounds(repeats, ways))
 
 
-def same_twice(config: Config, topic: str, num_messages: int, *, blocks: int = 12) -> pd.DataFrame:
+def same_twice(config: Config, topic: str, num_messages: int, *, blocks: int = 8) -> pd.DataFrame:
     """What does the measurement call "no difference"? Its blocks, with each producer under two names in turns."""
     messages, share = kh.make_messages("same", num_messages), {"async": 1, "sync": 4}
     names = {mode: itertools.cycle(("A", "A again", "A again", "A")) for mode in PRODUCERS}
@@ -115,10 +88,9 @@ def same_twice(config: Config, topic: str, num_messages: int, *, blocks: int = 1
 
 
 def measure_design(design: str, num_messages: int, *, blocks: int = 6) -> pd.DataFrame:
-    """A whole measurement on a broker of its own, by the ``new`` design or as it was before (``old``): a row a run.
+    """A whole measurement on a broker of its own, by the ``new`` or the ``old`` design: a row a run.
 
-    In the table, ``jit_s`` is the processor time of Java's optimizing compiler meanwhile, connecting included, and
-    ``estimated_s`` what the warm-up made expect of a synchronous run.
+    ``jit_s`` is the processor time of Java's optimizing compiler meanwhile, connecting included.
     """
     warm_up, order = kh.warm_up, in_blocks(blocks)
     if design == "old":
@@ -126,22 +98,21 @@ def measure_design(design: str, num_messages: int, *, blocks: int = 6) -> pd.Dat
     messages, rows = kh.make_messages(design, num_messages), []
     with LocalKafka() as kafka:
         kh.ensure_topic(kafka.config, design)
-        _, message_ms = warm_up(kafka.config, design)
+        warm_up(kafka.config, design)
         for number, mode in enumerate(order, start=1):
             before = _jit_s(kafka)
             sent = counts(PRODUCERS[mode](kafka.config, design, messages))
             rows.append({"design": design, "order": number, "mode": mode, **sent, "jit_s": _jit_s(kafka) - before})
-    return pd.DataFrame(rows).assign(estimated_s=num_messages * message_ms / 1000)
+    return pd.DataFrame(rows)
 
 
-def _old_warm_up(config: Config, topic: str) -> tuple[float, float]:
+def _old_warm_up(config: Config, topic: str) -> None:
     messages, legs = kh.make_messages("warm-up", 20_000), []
     checked(kh.produce_async(config, topic, messages))
     ends = time.monotonic() + 30
     while time.monotonic() < ends and not (len(legs) > 4 and min(legs[-3:]) > 0.95 * min(legs[:-3])):
         run = checked(kh.produce_sync(config, topic, kh.for_seconds(2.5, messages), batch_size=10))
         legs.append(1000 * run.elapsed_s / run.acknowledged)
-    return 0.0, fmean(legs[-3:])
 
 
 def _jit_s(kafka: LocalKafka) -> float:
@@ -151,27 +122,27 @@ def _jit_s(kafka: LocalKafka) -> float:
 
 
 def measure_designs(each: int = 8, num_messages: int = 20_000, file: str = "results/designs.csv") -> None:
-    """Measure so often by both designs, in turns: some 20 minutes for 8. What there is is saved after each time."""
+    """So many measurements by each design, old and new in turns; what there is is saved after each."""
     tables: list[pd.DataFrame] = []
-    for number, design in rounds(each, ("new", "old")):
-        about = {"measurement": number + 1, "date": kh.environment()["date"]}
+    for design in ("old", "new") * each:
+        about = {"measurement": len(tables) + 1, "date": kh.environment()["date"]}
         tables.append(measure_design(design, num_messages).assign(**about))
         pd.concat(tables).to_csv(file, index=False, lineterminator="\n")
         print(f"{len(tables)} of {2 * each} measurements saved in {file}", flush=True)
 
 
-def round_trip_law(num_messages: int, *, repeats: int = 5, seconds: float = 0.6, warm_s: float = 6) -> pd.DataFrame:
+def round_trip_law(num_messages: int, *, repeats: int = 3, seconds: float = 0.6, warm_s: float = 6) -> pd.DataFrame:
     """How does the time per message depend on the round trip? Three brokers, TLS and login, at several distances.
 
-    A synchronous run sends as many messages as should take about ``seconds``, the asynchronous one all of them. In the
-    table ``set_ms`` is the chosen distance and ``round_trip_ms`` that of other requests, measured before the runs.
+    A synchronous run lasts about ``seconds``, an asynchronous one sends all. In the table, ``set_ms`` is the chosen
+    distance, ``round_trip_ms`` that of other requests, measured before the runs.
     """
     rows, messages = [], kh.make_messages("law", num_messages)
     for ms in ROUND_TRIPS_MS:
         with LocalKafka(3, distance_ms=ms) as kafka:
             kh.ensure_topic(kafka.config, "law")
             kh.produce_at_once(kafka.config, "law", messages, seconds=warm_s)
-            place = {"set_ms": ms, "round_trip_ms": round_trip_ms(kafka.config, "law")}
+            place = {"set_ms": ms, "round_trip_ms": _round_trip_ms(kafka.config, "law")}
             shares = {"async": messages, "sync": messages[: max(16, int(1000 * seconds / (ms + 3)))]}
             for repeat, mode in rounds(1 + repeats, PRODUCERS):
                 sent = counts(PRODUCERS[mode](kafka.config, "law", shares[mode]))
@@ -179,10 +150,10 @@ def round_trip_law(num_messages: int, *, repeats: int = 5, seconds: float = 0.6,
     return pd.DataFrame(rows).query("repeat > 0")  # the first round still warms up
 
 
-def round_trip_ms(config: Config, topic: str, times: int = 21) -> float:
-    """The shortest time of a question that a broker answers at once: for a topic's metadata."""
+def _round_trip_ms(config: Config, topic: str) -> float:
+    """The shortest of 21 times of a question that a broker answers at once: for a topic's metadata."""
     with connect(AdminClient, config) as connection:
-        moments = [topic_metadata(connection, topic) and perf_counter() for _ in range(1 + times)]
+        moments = [topic_metadata(connection, topic) and perf_counter() for _ in range(22)]
     return 1000 * min(after - before for before, after in itertools.pairwise(moments))
 
 
@@ -226,15 +197,14 @@ def slow_batches(config: Config, topic: str, num_messages: int, *, runs: int = 1
     return pd.concat(tables, ignore_index=True)
 
 
-def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 5) -> pd.DataFrame:
-    """What do other ways of sending change? The slow ones send fewer messages; all fit into the client's queue."""
+def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 3) -> pd.DataFrame:
+    """What do other ways of sending change? The slow ones send fewer messages."""
     settings, messages = producer_settings(config), kh.make_messages("ways", num_messages)
 
     async def with_asyncio(messages: list, gathered: bool) -> Row:
         async with AIOProducer({**settings, "logger": quiet_logger()}) as producer:
-            first = await producer.produce(topic, PRIMER, PRIMER)
+            await producer.produce(topic, PRIMER, PRIMER)
             await producer.flush()
-            await first
             started, futures = perf_counter(), []
             for key, value in messages:
                 futures.append(await producer.produce(topic, value, key))
@@ -271,8 +241,7 @@ def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 
         for key, value in messages:
             with connect(Producer, settings) as connection:
                 connection.client.produce(topic, value, key, -1, lambda error, _: error and failures.append(error))
-                while connection.client.flush(0.5):
-                    connection.stop.check()
+                _wait(connection)
         return {"messages": len(messages) - len(failures), "elapsed_s": perf_counter() - started}
 
     ways = {
@@ -288,10 +257,9 @@ def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 
 
 
 def broker_dies(mode: str, brokers: int, *, seconds: float, after_s: float = 1.0) -> pd.DataFrame:
-    """What if a broker dies while a source offers messages at a steady rate for so many seconds? A row a batch.
+    """What if a broker dies while a source offers messages for so many seconds? A row a batch.
 
-    It is killed ``after_s`` seconds after the first message. A lone one is started again ``DEAD_S`` later; of three, it
-    stays away. Each row has ``killed_s`` on the run's clock, and what became of all the run's messages.
+    It is killed ``after_s`` after the first message, at ``killed_s`` on the run's clock. A lone one is started again.
     """
     messages, clock = kh.make_messages(mode, round(seconds * SOURCE_RATE)), {}
 
@@ -317,7 +285,7 @@ def broker_dies(mode: str, brokers: int, *, seconds: float, after_s: float = 1.0
             run = checked(PRODUCERS[mode](kafka.config, "dying", offered(), batch_size=SOURCE_BATCH))
         finally:
             fault.cancel()
-            if fault.ident:
+            if fault.ident:  # it has been started
                 fault.join()
         found = kh.read_back(kafka.config, "dying", {mode: messages})
     fates = found[["missing", "duplicated", "out_of_order"]].iloc[0]
@@ -327,15 +295,14 @@ def broker_dies(mode: str, brokers: int, *, seconds: float, after_s: float = 1.0
 WAYS = {"sync": kh.produce_sync, "wait after every 100": partial(send, wait_every=100), "async": kh.produce_async}
 
 
-def program_dies(config: Config, topic: str, kills: int, *, seed: int = 7) -> pd.DataFrame:
+def program_dies(config: Config, topic: str, kills: int) -> pd.DataFrame:
     """What if the program dies? Each way of sending is killed so often, at random moments, in a process of its own.
 
-    In the table, ``handed_over`` counts the messages after which the program had gone on to the next one, and ``lost``
-    those of them that are not in the topic.
+    In the table, ``lost`` counts the messages that were handed over and are not in the topic.
     """
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     context.set_forkserver_preload([__name__])  # so that what it takes to import is imported once
-    moments, rows, start = random.Random(seed), [], kh.end_offsets(config, topic)
+    moments, rows, start = random.Random(7), [], kh.end_offsets(config, topic)
     for number, way in rounds(kills, WAYS):
         run_id, gone_on = f"{way}-{number}", context.RawValue("q", 0)  # in shared memory: it outlives the process
         child = context.Process(target=_send_on, args=(way, dict(config), topic, run_id, gone_on), daemon=True)
@@ -384,7 +351,7 @@ FAULTS: dict[str, tuple[dict, int]] = {  # settings, and the size of one message
 
 
 def careless(config: Config, topic: str, size: int, looks: bool, flushes: bool) -> list[str]:
-    """A loop as many publish it, with or without a look at its reports and a flush at its end: what it knows failed."""
+    """A loop as many publish it: what it knows failed."""
     failed: list[str] = []
     producer, report = Producer(config), lambda error, _: error and failed.append(error.str())
     for number in range(100):
@@ -399,22 +366,20 @@ def careless(config: Config, topic: str, size: int, looks: bool, flushes: bool) 
 def nobody_looks(config: Config) -> pd.DataFrame:
     """What does a program notice that looks at no delivery report, or leaves out ``flush()``?
 
-    It waits for two seconds only, where the client would by default wait for minutes. In the table, ``arrived`` counts
-    the messages in the topic, of 100, ``noticed`` the failures that the program knows of, and ``reason`` is the first.
+    Of 100 messages, ``arrived`` are in the topic; the program knows of ``noticed`` failures, for this ``reason``.
     """
     patience = {"message.timeout.ms": "2000", "topic.metadata.propagation.max.ms": "1000", "logger": quiet_logger()}
     rows = []
     for number, (fault, program) in enumerate(itertools.product(FAULTS, LEFT_OUT)):
-        (settings, size), topic, arrived = FAULTS[fault], f"nobody-looks-{number}", 0
-        if fault != "no such topic":
+        (settings, size), topic = FAULTS[fault], f"nobody-looks-{number}"
+        if has_topic := fault != "no such topic":
             kh.ensure_topic(config, topic)
         failed = careless({**config, **patience, **settings}, topic, size, *LEFT_OUT[program])
-        if fault != "no such topic":
-            arrived = sum(kh.end_offsets(config, topic).values())
+        arrived = sum(kh.end_offsets(config, topic).values()) if has_topic else 0
         row = {"fault": fault, "program": program, "arrived": arrived, "noticed": len(failed)}
         rows.append(row | {"reason": failed[0] if failed else ""})
     return pd.DataFrame(rows)
 
 
 if __name__ == "__main__":
-    measure_designs()
+    measure_designs(*map(int, sys.argv[1:]))

@@ -77,7 +77,7 @@ def waits(runs: Iterable[ProducerRun]) -> tuple[Figure, str]:
     return figure, caption
 
 
-DARK, GREY = "#222222", "#777777"  # for what is neither sync nor async
+DARK = "#222222"  # for what is neither sync nor async
 
 
 def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:

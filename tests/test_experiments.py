@@ -26,7 +26,7 @@ def test_designs(design):
     table = experiments.measure_design(design, 500, blocks=2)
     order = kh.alternating("async", "sync", 2) if design == "old" else experiments.in_blocks(2)
     assert table["mode"].tolist() == order and set(table["messages"]) == {500}
-    assert (table["jit_s"] >= 0).all() and (table["estimated_s"] > 0).all()
+    assert (table["jit_s"] >= 0).all()
 
 
 @pytest.mark.long
