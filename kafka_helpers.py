@@ -156,11 +156,10 @@ NEAR_MS = 5.0  # a shorter round trip is one within a building
 def warm_up(config: Mapping[str, str], topic: str, *, at_most_s: float = 30.0) -> tuple[float, float]:
     """Send messages that don't count until cluster and client have stopped getting faster; then time some.
 
-    Java compiles what is used often while it runs, and a Kafka that has just started gets faster by that. First come
-    connections, since each run begins with one. Where the round trip is short, runs of both producers follow in turns,
-    as they will be measured, until the times of both stand still. Brokers on this machine that only seem far away would
-    see too few messages that way: several producers at once warm them up. A cloud's brokers are warm, and its quotas
-    forbid the crowd: there, only the connections come before the timing, some 15 s in all.
+    Java compiles what is used often while it runs, so a new Kafka gets faster. First come connections, since each run
+    begins with one. Where the round trip is short, both producers follow in turns until the times of
+    both stand still; brokers on this machine that only seem far away would see too few messages that way: several
+    producers at once warm them up. A cloud's brokers are warm, and its quotas forbid the crowd.
 
     Args:
         config: client configuration.
@@ -168,11 +167,8 @@ def warm_up(config: Mapping[str, str], topic: str, *, at_most_s: float = 30.0) -
         at_most_s: then it is enough, steady or not; the timing takes another third of that, or half.
 
     Returns:
-        In milliseconds, medians of three short synchronous runs: the round trip of a request, from the client's
-        statistics, and the whole time of a message, which is that and the client's own.
-
-    Raises:
-        RunIncomplete: not all messages were delivered.
+        Medians of three short synchronous runs, in milliseconds: the round trip of a request as the client's statistics
+        have it, and the whole time of a message.
     """
     messages, ends = make_messages("warm-up", 20_000), time.monotonic() + at_most_s
 

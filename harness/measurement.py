@@ -1,8 +1,7 @@
 """Batches, their delivery reports, and waiting, around one connected and primed producer.
 
-A stop (the user's button, a timeout, a fatal error of the client) is noted in one place, :meth:`Measurement.stop`:
-what is under way fails at once, so that a waiting ``flush()`` returns, and the run ends at the next safe point between
-two calls of the client. Nothing is raised out of a signal handler or a delivery report.
+A stop (the user's button, a timeout, a fatal error of the client) is only noted, in :meth:`Measurement.stop`: what is
+under way fails at once, so that a waiting ``flush()`` returns, and the run ends between two calls of the client.
 """
 
 import contextlib
@@ -53,10 +52,7 @@ def prime(connection: Connection, topic: str) -> int:
 
 
 def await_statistics(connection: Connection, network: Network, sent: int) -> None:
-    """Wait for statistics, which the client gives at fixed intervals, that know of so many messages sent.
-
-    Those that came before don't do: a text counts a message before the request that it goes out with.
-    """
+    """Wait for new statistics: those at hand may count a message, and not yet the request that it goes out with."""
     connection.client.poll(0)
     network.sent = -1
     deadline = time.monotonic() + 2 * INTERVAL_S + 1
@@ -76,11 +72,7 @@ class Stopped(Exception):
 def measured(mode: str, config: Mapping[str, str], topic: str, delivery_timeout_s: float) -> Iterator["Measurement"]:
     """A producer for one run: it is connected and primed before the block, its ``result`` is ready after it.
 
-    Args:
-        mode: of the result.
-        config: client configuration.
-        topic: where to send to.
-        delivery_timeout_s: after so many seconds without acknowledgement a message has failed, and the run is stopped.
+    After ``delivery_timeout_s`` without acknowledgement a message has failed, and the run is stopped.
 
     Raises:
         ConfigError: ``delivery_timeout_s`` can't be used.
@@ -111,12 +103,7 @@ def measured(mode: str, config: Mapping[str, str], topic: str, delivery_timeout_
 
 
 class Measurement:
-    """One run under way.
-
-    Attributes:
-        producer: confluent-kafka's, ready to send.
-        result: the run, complete once :meth:`conclude` has been called.
-    """
+    """One run under way: a ``producer`` that is ready to send, and its ``result`` once it has been concluded."""
 
     def __init__(self, mode: str, producer: Producer, topic: str, delivery_timeout_s: float):
         self.producer: Any = producer  # until it is concluded
@@ -125,11 +112,7 @@ class Measurement:
         self._batches: list[tuple[BatchTiming, array, float]] = []  # each with its messages' waits, and its start
 
     def batches(self, messages: Iterable[tuple[bytes, bytes]], size: int) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Cut the messages into batches; end where the run is stopped.
-
-        Raises:
-            ConfigError: ``size`` is not a whole number of 1 or more.
-        """
+        """Cut the messages into batches; end where the run is stopped. A ``size`` below 1 is a ConfigError."""
         check_whole("batch_size", size)
         messages = iter(messages)
         while not self.result.stopped and (batch := list(islice(messages, size))):

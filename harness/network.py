@@ -9,7 +9,7 @@ WINDOWS = {"rtt": "rtt_ms", "int_latency": "queue_ms", "outbuf_latency": "outbuf
 
 
 class Window(msgspec.Struct):
-    """What was measured since the text before: times in microseconds, ``throttle`` in milliseconds."""
+    """Since the text before: times in microseconds, ``throttle`` in milliseconds."""
 
     sum: int
     cnt: int
@@ -41,8 +41,7 @@ decode = msgspec.json.Decoder(Text).decode
 class Network:
     """The statistics' texts, decoded as they come: only sums stay in memory. Source: librdkafka's STATISTICS.md.
 
-    Its counters begin at 0 again when a broker comes back that was gone, and what
-    they counted since the last text before that is never told; times are windows since the text before.
+    A broker's counters begin at 0 again when it comes back.
     """
 
     def __init__(self) -> None:
@@ -78,12 +77,9 @@ class Network:
     def summary(self, acknowledged: int) -> dict[str, float]:
         """What the network saw of a run of so many acknowledged messages.
 
-        Returns:
-            ``produce_requests`` and ``responses`` (Produce requests sent; responses of every kind received),
-            ``messages_per_request``, as means in milliseconds ``rtt_ms`` (from sending a request to its response),
-            ``queue_ms`` (a message's time in the client before it is put into a request) and ``outbuf_ms`` (a
-            request's time until it is written to the socket), and ``throttle_ms``, the longest that a broker had the
-            client wait since it sent more than its quota allows.
+        ``responses`` are those of every kind of request. Means in milliseconds: ``rtt_ms`` from sending a request to
+        its response, ``queue_ms`` until a message is put into a request, ``outbuf_ms`` until a request is written to
+        the socket. ``throttle_ms``: the longest that a broker had the client wait because of its quota.
         """
         grown = {name: self._grown[name] for name in ("produce_requests", "responses")}
         means = {key: self._sums[name] / max(1, self._counts[name]) / 1000 for name, key in WINDOWS.items()}

@@ -1,4 +1,4 @@
-"""Did every message arrive? The topic is read again, and every message of every run is looked for."""
+"""Did every message arrive? The topic is read again, and each message is looked for."""
 
 import time
 import zlib
@@ -31,15 +31,12 @@ def find_messages(
     undelivered: Mapping[str, Iterable[Message]] | None = None,
     start: Mapping[int, int] | None = None,
 ) -> pd.DataFrame:
-    """Read the topic again and look for every message of the runs, by run id and sequence number.
-
-    Of each message that was sent only a checksum stays in memory. A compacted topic has only the last message of each
-    key; there, the others count as missing.
+    """Read the topic again, and look for every message of the runs by run id and sequence number.
 
     Args:
         config: client configuration.
         topic: where the runs were sent to.
-        sent: for each run id its messages in order, as they were submitted, or a function that makes them again.
+        sent: for each run id its messages in order, or a function that makes them again; only checksums stay in memory.
         identify: gives run id and sequence number of a message's value; raises ValueError where that has none.
         undelivered: for each run id the messages that failed; it is no loss if these are not found.
         start: offset by partition where to begin, as from ``end_offsets``; the oldest message by default.
@@ -47,8 +44,8 @@ def find_messages(
     Returns:
         One row a run: ``expected`` (acknowledged messages), ``received`` (of all sent ones, at least once),
         ``missing`` (acknowledged, not found intact), ``duplicated`` (further copies), ``damaged`` (not as sent),
-        ``out_of_order`` (first copies that stand behind a later message of the same key). Its ``attrs["foreign"]``
-        says how many other messages there were, of other runs or other programs.
+        ``out_of_order`` (first copies that stand behind a later message of the same key). ``attrs["foreign"]``: how
+        many messages there were of other runs or programs.
 
     Raises:
         ClusterError: no connection, the reading comes to a standstill, or the topic is another one than at ``start``.

@@ -23,11 +23,8 @@ from harness.runs import ProducerRun, counted, outcome
 def summarize(runs: Iterable[ProducerRun]) -> dict[str, dict[str, float]]:
     """For each mode with complete runs, in the order async, sync: medians over those runs.
 
-    Keys: ``runs`` (their number), ``messages`` and ``time_s`` (of a run, to its last acknowledgement), ``batch_s`` and
-    ``delivered_s`` (of all batches: the sender's time, and until acknowledged), ``wait_s`` (half of the messages waited
-    no longer), from the client's statistics ``messages_per_request``, ``rtt_ms``, ``queue_ms`` and ``outbuf_ms`` (the
-    last three are means within a run). Rates are counts divided by the median time as it is printed, so that they can
-    be checked by hand: ``response_rate``, ``request_rate`` (messages / s), ``requests_rate`` (Produce requests / s).
+    Rates are counts divided by the median time as it is printed, so that they can be checked by hand: in messages / s
+    ``response_rate`` and ``request_rate``, in Produce requests / s ``requests_rate``.
     """
     runs = [run for run in runs if run.complete and run.acknowledged]
     return {mode: _medians([run for run in runs if run.mode == mode]) for mode in sorted({run.mode for run in runs})}
@@ -54,8 +51,7 @@ def _medians(runs: list[ProducerRun]) -> dict[str, float]:
 def ratio_of_medians(first: Sequence[float], second: Sequence[float]) -> tuple[float, float, float]:
     """The first values' median divided by the second's, and between what a repetition would find it: 95 %.
 
-    A bootstrap with a fixed seed: draws two whole measurements with replacement, and takes the quantiles of how far the
-    second is from the first. It knows how these values vary, and nothing of other hours or machines.
+    A bootstrap with a fixed seed: how far is one drawn measurement from another? It knows nothing of other hours.
     """
     rng, draws = numpy.random.default_rng(7), 4000
     drawn = [numpy.median(rng.choice(values, (2, draws, len(values))), axis=2) for values in (first, second)]
@@ -100,16 +96,14 @@ def finding(results: Results) -> str:
     if missing := [FULL_NAME[mode] for mode in FULL_NAME if mode not in summary]:
         return f"**No comparison: there is no complete run of the {' or the '.join(missing)} producer.**"
     runs = [summary[mode]["runs"] for mode in FULL_NAME]
+    varied = f"medians of {runs[0]} and {runs[1]} runs"
+    if runs == [1, 1]:
+        varied = "one run each, which does not show how much this varies"
     times = {mode: printed(summary[mode]["time_s"]) for mode in FULL_NAME}
     fast, slow = sorted(times, key=lambda mode: times[mode])
     took = (
         f"it delivers {counted(round(summary[fast]['messages']), 'message')} in {approx(times[fast])} s, the "
-        f"{FULL_NAME[slow]} one in {approx(times[slow])} s"
-    )
-    took += (
-        " (one run each, which does not show how much this varies)"
-        if runs == [1, 1]
-        else f" (medians of {runs[0]} and {runs[1]} runs)"
+        f"{FULL_NAME[slow]} one in {approx(times[slow])} s ({varied})"
     )
     if (ratio := times[slow] / times[fast]) < CLEARLY:
         said = [f"**Neither producer is clearly faster; the {FULL_NAME[fast]} one, by a little: {took}.**"]
@@ -125,8 +119,8 @@ def finding(results: Results) -> str:
     said.append(f"A message costs {cost['async']} asynchronously and {cost['sync']} synchronously.")
     if summary["sync"]["rtt_ms"] > FAR_MS:
         said.append(
-            "At this distance the cost of a synchronous message is what holds for other numbers of messages; the ratio "
-            "grows with them, since some round trips at its beginning and end are most of an asynchronous run."
+            "At this distance the cost of a synchronous message holds for other numbers of messages, too; the ratio "
+            "grows with them."
         )
     return " ".join(said + drift(results.runs))
 
@@ -140,25 +134,21 @@ def drift(runs: Sequence[ProducerRun]) -> list[str]:
     """What speaks against taking a mode's complete runs for independent and alike; a sentence each."""
     said = []
     for mode in FULL_NAME:
-        of_mode = {number: run for number, run in enumerate(runs, start=1) if run.mode == mode and run.complete}
         times = run_times(runs, mode)
         if (half := len(times) // 2) >= 2:
             earlier, later = times[:half], times[-half:]
             if max(later) < min(earlier) or min(later) > max(earlier):
                 way = "faster" if max(later) < min(earlier) else "slower"
                 said.append(f"The later {mode} runs were all {way} than the earlier ones.")
-        found = {
-            f"took at least twice the median of the {mode} runs": [
-                number for number, run in of_mode.items() if run.elapsed_s >= STANDS_OUT * median(times)
-            ],
-            "was throttled by the cluster, which limits how much it takes": [
-                number for number, run in of_mode.items() if run.network.get("throttle_ms")
-            ],
-            "became twice as fast or as slow on its way": [
-                number for number, run in of_mode.items() if mode == "sync" and _changed_on_its_way(run)
-            ],
-        }
-        said += [f"Run {', '.join(map(str, numbers))} {what}." for what, numbers in found.items() if numbers]
+        for number, run in enumerate(runs, start=1):
+            if run.mode != mode or not run.complete:
+                continue
+            if run.elapsed_s >= STANDS_OUT * median(times):
+                said.append(f"Run {number} took at least twice the median of the {mode} runs.")
+            if run.network.get("throttle_ms"):
+                said.append(f"Run {number} was throttled by the cluster, which limits how much it takes.")
+            if mode == "sync" and _changed_on_its_way(run):
+                said.append(f"Run {number} became twice as fast or as slow on its way.")
     return said
 
 
@@ -166,12 +156,12 @@ def _changed_on_its_way(run: ProducerRun) -> bool:
     times, quarter = [batch.elapsed_s for batch in run.batches], len(run.batches) // 4
     if quarter < 2:
         return False
-    first, last = median(times[:quarter]), median(times[-quarter:])
-    return max(first, last) >= STANDS_OUT * min(first, last)
+    fast, slow = sorted([median(times[:quarter]), median(times[-quarter:])])
+    return slow >= STANDS_OUT * fast
 
 
 def where_measured(results: Results) -> str:
-    """Where and when the results come from, as one line of Markdown."""
+    """Where and when the results come from, as a line of Markdown."""
     e = results.environment
     return (
         f"*Measured on {e['date'][:10]}: {e['cluster']}, {counted(e['brokers'], 'broker')}; {e['cores']} cores "
@@ -181,7 +171,7 @@ def where_measured(results: Results) -> str:
 
 
 def incomplete(runs: Sequence[ProducerRun]) -> list[str]:
-    """A sentence for each run that is not complete, and therefore left out of averages and ratios."""
+    """A sentence for each run that is not complete."""
     return [
         f"Run {number} ({run.mode}) is incomplete: {outcome(run)}. It is shown, but left out of averages and ratios."
         for number, run in enumerate(runs, start=1)
@@ -205,14 +195,12 @@ def estimate_check(results: Results) -> str:
     times, estimated_s = run_times(results.runs, "sync"), results.environment.get("estimated s")
     if not times or not estimated_s:
         return "There is no complete synchronous run to compare the estimate with."
-    said = f"A synchronous run: {duration(estimated_s)} estimated, {duration(median(times))} measured"
-    if abs(median(times) / estimated_s - 1) <= 0.1:
+    measured_s = median(times)
+    said = f"A synchronous run: {duration(estimated_s)} estimated, {duration(measured_s)} measured"
+    if abs(measured_s / estimated_s - 1) <= 0.1:
         return f"{said}; the estimate was within 10 %."
-    slower, faster = ("runs", "estimate") if median(times) > estimated_s else ("estimate", "runs")
-    return (
-        f"{said}; the estimate missed by more than 10 %: machine or cluster were slower during the {slower} than "
-        f"during the {faster}, most often since something else was running."
-    )
+    slower = "runs" if measured_s > estimated_s else "estimate"
+    return f"{said}; the estimate missed by more than 10 %: machine or cluster were slower during the {slower}."
 
 
 def accounted(accounts: pd.DataFrame | None) -> tuple[bool, str]:
@@ -266,10 +254,9 @@ def show_settings(config: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def time_left(seconds: float) -> Iterator[Callable[[str], None]]:
-    """Show in one line what is under way, and how much is left of an estimated time.
+    """Show in one line what is under way, of which the block tells, and how much is left of an estimated time.
 
-    The block calls what it is given with what comes next. Where that takes more than eight seconds, a thread draws the
-    line again: a short run is never disturbed by it.
+    A thread draws the line again after eight seconds: a short run is never disturbed by it.
     """
     shown = display({"text/plain": ""}, raw=True, display_id=True)
     began, coming, over = time.monotonic(), queue.SimpleQueue[str](), "over"
@@ -280,11 +267,8 @@ def time_left(seconds: float) -> Iterator[Callable[[str], None]]:
             with contextlib.suppress(queue.Empty):
                 what = coming.get(timeout=8)
             elapsed = time.monotonic() - began
-            said = f"{what}; about {duration(seconds - elapsed)} left"
-            if elapsed > seconds:
-                said = f"{what}; {duration(elapsed - seconds)} longer than estimated"
-            if what == over:
-                said = f"Ended after {duration(elapsed)}."
+            left = f"about {duration(seconds - elapsed)} left" if elapsed < seconds else "longer than estimated"
+            said = f"Ended after {duration(elapsed)}." if what == over else f"{what}; {left}"
             shown.update({"text/plain": said}, raw=True)
 
     thread = threading.Thread(target=draw)

@@ -17,10 +17,8 @@ class BatchTiming:
     """One batch of a run.
 
     Attributes:
-        messages: how many were submitted in it.
         elapsed_s: the time its sender spent on it, from its first ``produce()`` until the next batch may begin.
         delivered_s: from its first ``produce()`` to the report on its last message, which ``poll`` or ``flush`` serves.
-        acknowledged, failed: what became of the messages.
         started_s: from the run's first ``produce()`` to this batch's first.
     """
 
@@ -38,7 +36,6 @@ class ProducerRun:
 
     Attributes:
         mode: ``async`` or ``sync``.
-        batches: one :class:`BatchTiming` a batch, in order.
         elapsed_s: from the first ``produce()`` to the last acknowledgement (or report of failure).
         errors: why messages failed, with how many for each reason.
         queue_full: how often the client's queue was full and the sender had to wait.
@@ -58,11 +55,6 @@ class ProducerRun:
     wait_quantiles_s: list[float] = field(default_factory=list, repr=False)
     network: dict[str, float] = field(default_factory=dict, repr=False)
     undelivered: list[tuple[bytes | None, bytes | None]] = field(default_factory=list, repr=False)
-
-    def __str__(self) -> str:
-        end = f"; {self.failed:,} failed" if self.failed else ""
-        end += f"; stopped: {self.stopped}" if self.stopped else ""
-        return f"{counted(self.acknowledged, 'message')} acknowledged in {self.elapsed_s:.3g} s{end}"
 
     @property
     def submitted(self) -> int:
@@ -101,12 +93,7 @@ class ProducerRun:
 
 
 def checked(run: ProducerRun) -> ProducerRun:
-    """The run, if it is complete: for all that rests on a run and does not account for its messages itself.
-
-    Raises:
-        KeyboardInterrupt: the user stopped it.
-        RunIncomplete: with the reason.
-    """
+    """The run, if it is complete; else raises KeyboardInterrupt where the user stopped it, or RunIncomplete."""
     if run.stopped == INTERRUPTED:
         raise KeyboardInterrupt
     if not run.complete:
@@ -130,28 +117,23 @@ def rounds(number: int, things: Iterable) -> Iterator[tuple[int, Any]]:
     """Each thing in turn, again and again; every second round backwards, so that a drift affects all alike."""
     things = list(things)
     for round_ in range(number):
-        for thing in things[:: 1 if round_ % 2 == 0 else -1]:
+        for thing in things:
             yield round_, thing
+        things.reverse()
 
 
 def alternating(first: str, second: str, number: int) -> list[str]:
-    """So many runs of both, in the order first, second, second, first, ... so that a drift affects both alike."""
+    """So many runs of both, in the order first, second, second, first, ..."""
     return [name for _, name in rounds(number, (first, second))]
 
 
 def in_blocks(blocks: int) -> list[str]:
-    """The order of the runs: blocks of async, async, sync, async, async; for a single block one run of each.
-
-    A drift affects both alike. The asynchronous runs, which are short, vary more and cost less time: so there are more.
-    """
+    """The order of the runs: more of the asynchronous ones, which vary more and cost less; for one block, one each."""
     return ["async", "async", "sync", "async", "async"] * blocks if blocks > 1 else ["async", "sync"]
 
 
 def batches_frame(runs: Iterable[ProducerRun]) -> pd.DataFrame:
-    """One row a batch, runs numbered from 1 in the order given.
-
-    Columns: ``run``, ``mode``, ``batch`` (from 1) and what :class:`BatchTiming` has.
-    """
+    """One row a batch: ``run`` and ``batch`` (both from 1), ``mode``, and what :class:`BatchTiming` has."""
     columns = ["run", "mode", "batch", *(column.name for column in fields(BatchTiming))]
     rows = [
         {"run": number, "mode": run.mode, "batch": batch, **asdict(timing)}

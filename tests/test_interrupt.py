@@ -19,7 +19,6 @@ import psutil
 import pytest
 from brokers import freeze, new_topic, thaw
 
-from harness.measurement import measured
 from harness.runs import INTERRUPTED, ProducerRun, checked
 from kafka_helpers import (
     end_offsets,
@@ -145,15 +144,6 @@ def test_while_connecting(kafka: LocalKafka, call: Callable) -> None:
         config = {**kafka.config, "bootstrap.servers": f"127.0.0.1:{server.getsockname()[1]}"}
         with StopButton(0.7), pytest.raises(KeyboardInterrupt):
             call(config, "any", [])
-
-
-@both
-def test_while_warming_up(kafka: LocalKafka, topic: str, produce: Callable, frozen: Callable) -> None:
-    """The connection is up, and then the cluster stops to answer."""
-    with StopButton(1.5), pytest.raises(KeyboardInterrupt):
-        threading.Timer(0.25, frozen).start()
-        while True:
-            produce(kafka.config, topic, [])
 
 
 class Pressing(tuple):
@@ -289,16 +279,6 @@ def test_no_client_goes_on(kafka: LocalKafka, frozen: Callable) -> None:
         gc.enable()
 
 
-def test_pressed_when_the_client_is_closed_already(kafka: LocalKafka, topic: str) -> None:
-    """There is nothing left to let go of, and nothing is raised out of the handler."""
-    with measured("sync", kafka.config, topic, 5) as run:
-        producer = run.producer
-    run.stop(INTERRUPTED)
-    assert run.result.stopped == INTERRUPTED
-    run.producer = producer  # as it is where a second press has cut the run's end short
-    run.stop(INTERRUPTED)
-
-
 def pressed_again_and_again(action: Callable[[], object], moments: list[float]) -> None:
     """Do something while the button is pressed at these moments, and let no interrupt out."""
 
@@ -379,16 +359,6 @@ def test_twice_in_the_terminal(tmp_path: Path) -> None:
                 ["In the first cell: interrupted."],
                 ["Kernel died"],
             )
-
-
-def test_handler_is_as_before(kafka: LocalKafka, topic: str) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    produce_sync(kafka.config, topic, make_messages("a", 5), batch_size=5)
-    assert signal.getsignal(signal.SIGINT) is before
-    in_thread = threading.Thread(target=produce_sync, args=(kafka.config, topic, []))  # may not touch signals
-    in_thread.start()
-    in_thread.join()
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 # --- What was measured is kept ---------------------------------------------------------------------------------------

@@ -131,12 +131,6 @@ def test_a_file_cannot_change_what_is_compared(kafka, topic):
         assert run.network["produce_requests"] > 0
 
 
-def test_a_run_whose_counts_do_not_add_up_is_not_complete():
-    assert kh.ProducerRun("async", batches=[kh.BatchTiming(5, 0.1, 0.1, acknowledged=5)]).complete
-    assert not kh.ProducerRun("async", batches=[kh.BatchTiming(5, 0.1, 0.1, acknowledged=4)]).complete
-    assert not kh.ProducerRun("async", batches=[kh.BatchTiming(5, 0.1, 0.1)]).complete
-
-
 @pytest.mark.parametrize("size", [0, 1.5, "500", True])
 @pytest.mark.parametrize("produce", PRODUCERS)
 def test_batch_size_has_to_be_a_whole_positive_number(kafka, topic, produce, size):
@@ -166,12 +160,6 @@ def test_an_error_of_the_messages_themselves_comes_out_as_it_is(kafka, topic, pr
     before = kh.end_offsets(kafka.config, topic)
     time.sleep(0.3)
     assert kh.end_offsets(kafka.config, topic) == before
-
-
-def test_ensure_topic_twice_and_with_partitions(kafka):
-    for partitions in (3, 5):
-        kh.ensure_topic(kafka.config, "ensured", partitions=partitions)
-    assert len(kh.end_offsets(kafka.config, "ensured")) == 3
 
 
 def test_replicated_like_confluent_cloud(kafka3):

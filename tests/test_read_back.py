@@ -67,20 +67,6 @@ def test_failed_messages_are_no_loss_but_lost_ones_are(kafka, topic):
     assert row(found, "r") == {"expected": 8, "received": 7, "missing": 1}
 
 
-def test_start_leaves_out_what_was_there_before(kafka, topic):
-    send(kafka, topic, *[(b"k", b"not json")] * 20)
-    start = kh.end_offsets(kafka.config, topic)
-    sent = {"r": kh.make_messages("r", 100)}
-    kh.produce_async(kafka.config, topic, sent["r"])
-    assert kh.read_back(kafka.config, topic, sent, start=start).attrs["foreign"] == 0
-    assert kh.read_back(kafka.config, topic, sent).attrs["foreign"] == 20
-
-
-def test_an_empty_topic(kafka, topic):
-    found = kh.read_back(kafka.config, topic, {"r": kh.make_messages("r", 3)})
-    assert row(found, "r") == {"expected": 3, "missing": 3}
-
-
 def test_a_run_holds_only_if_nothing_is_lost_whoever_else_writes_to_the_topic(kafka, topic):
     run = kh.ProducerRun("async", "r", [kh.BatchTiming(10, acknowledged=10)])
     sent = {"r": kh.make_messages("r", 10)}
@@ -177,32 +163,6 @@ def test_a_partition_without_a_leader_ends_the_reading_whatever_goes_on_elsewher
         finally:
             over.set()
             thread.join()
-
-
-def test_messages_that_are_removed_while_the_topic_is_read(kafka, topic):
-    """What is still there is found: the reading goes on with the oldest message that is left."""
-    messages = kh.make_messages("r", 20_000)
-    kh.produce_async(kafka.config, topic, messages)
-    end = kh.end_offsets(kafka.config, topic)
-    left = {number: 100 * number for number in end}  # of partition 0, nothing
-
-    def read(at_first):
-        seen = []
-
-        def identify(value):
-            if not seen:
-                at_first()
-            seen.append(kh.decode(value).sequence)
-            return "r", seen[-1]
-
-        found = find_messages(kafka.config | LITTLE_AT_A_TIME, topic, {"r": messages}, identify=identify)
-        return found.iloc[0], set(seen)
-
-    found, seen = read(lambda: remove_records(kafka.config, topic, {n: end[n] - left[n] for n in end}))
-    assert found["received"] == len(seen) < 20_000 and found["missing"] == 20_000 - len(seen)
-    again, there = read(lambda: None)
-    assert again["received"] == len(there) == sum(left.values())
-    assert there <= seen
 
 
 def test_a_compacted_topic(kafka):
