@@ -30,12 +30,13 @@ class Client(NotebookClient):
 
     def process_message(self, msg: dict, cell: Any, cell_index: int) -> Any:
         text, data = msg["content"].get("text"), msg["content"].get("data", {})
-        redrawn = msg["msg_type"] == "update_display_data" and list(data) == ["text/plain"] and sys.stdout.isatty()
-        if redrawn:
-            text = data["text/plain"][: shutil.get_terminal_size().columns - 1]
+        redrawn, terminal = msg["msg_type"] == "update_display_data", sys.stdout.isatty()
+        if redrawn and list(data) == ["text/plain"]:
+            line = data["text/plain"]
+            text = line[: shutil.get_terminal_size().columns - 1] if terminal else f"{line}\n"
         if text:
             print("\r\x1b[K" * self.progress + text, end="", flush=True)
-            self.progress = redrawn
+            self.progress = redrawn and terminal
         return super().process_message(msg, cell, cell_index)
 
 
@@ -56,7 +57,7 @@ async def execute(notebook: Any, folder: Path) -> str:
 
     async def results() -> str:
         wanted = {"folder": "results.folder.as_posix()"}
-        reply = await client.kc.execute("", silent=True, user_expressions=wanted, reply=True, timeout=10)
+        reply = await client.kc.execute_interactive("", silent=True, user_expressions=wanted, timeout=10)
         found = reply["content"]["user_expressions"]["folder"]
         return ast.literal_eval(found["data"]["text/plain"]) if "data" in found else ""
 
@@ -127,7 +128,7 @@ def main(file: str, *given: str) -> None:
     saved.with_suffix(".part").replace(saved)
     for output in [output for cell in notebook.cells if cell.id == "answer" for output in cell.outputs]:
         print(re.sub(r"[*`]", "", output.get("data", {}).get("text/markdown", "")))
-    print(f"\nResults: {results or 'none saved'}\nExecuted notebook: {saved}")
+    print(f"\nResults: {results or 'none saved'}\nExecuted notebook: {saved.relative_to(path.parent)}")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def test_in_place(folder):
     lines = done.stdout.splitlines()
     assert lines[0] == "Executing assignment1.ipynb" and "Section 1 of 2: Work" in lines
     assert [line for line in lines if line.startswith("round")] == [f"round {i} none" for i in (1, 2, 3)]
-    end = ["The answer is 3 and none.", "", "Results: results/one", f"Executed notebook: {folder.notebook}"]
+    end = ["The answer is 3 and none.", "", "Results: results/one", "Executed notebook: assignment1.ipynb"]
     assert lines[-4:] == end and "Section 2 of 2: End" in lines
     assert "a table" not in done.stdout and "Markdown object" not in done.stdout
     cells = nbformat.read(folder.notebook, 4).cells
@@ -149,7 +149,7 @@ def test_with_parameters_but_without_results(folder):
     done = folder.run("saved_run=")
     assert done.returncode == 0, done.stdout
     (copy,) = (folder.path / "results").rglob("assignment1.ipynb")
-    assert f"Results: none saved\nExecuted notebook: {copy}" in done.stdout
+    assert f"Results: none saved\nExecuted notebook: {copy.relative_to(folder.path)}" in done.stdout
     assert folder.notebook.read_bytes() == before
 
 
