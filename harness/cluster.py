@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from confluent_kafka.admin import AdminClient
 
 from harness.client import connect
-from harness.config import ClientConfig, check_choice, producer_settings, shown_settings
+from harness.config import ClientConfig, check_parameters, producer_settings, shown_settings
 from harness.errors import ConfigError
 from harness.topics import metadata, topic_metadata
 
@@ -51,7 +51,7 @@ def open_cluster(choice: str = "auto", config: Mapping[str, str] | None = None, 
     global _opened
     _opened.close()  # before anything is judged: a wrong parameter must not leave the old cluster in use
     _opened = stack = contextlib.ExitStack()
-    check_choice(choice)
+    check_parameters(1, 1, cluster_choice=choice)
     if choice == "cloud" and config is None:
         raise ConfigError("No credentials found: copy client.properties.example to client.properties and fill it in.")
     given = ClientConfig(config) if config and choice in ("auto", "cloud") else None
