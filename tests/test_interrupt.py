@@ -344,6 +344,7 @@ def test_under_asyncio(kafka: LocalKafka, topic: str) -> None:
 FOR_EVER = "import atexit, time; atexit.register(time.sleep, 0.8); print('on')\nwhile True: time.sleep(0.1)"
 
 
+@pytest.mark.long
 def test_twice_in_the_terminal(tmp_path: Path) -> None:
     """While the kernel that was interrupted is ending, too."""
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(FOR_EVER)]), tmp_path / "for_ever.ipynb")

@@ -358,6 +358,7 @@ def test_no_cache_folder(tmp_path, place):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at a process's memory")
+@pytest.mark.long
 def test_archive_of_classes_is_written_once_and_used(cache, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
     (cache / KAFKA_ARCHIVE).unlink()
