@@ -16,9 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cells run, Ctrl-C just ends the program
-
 import nbformat
 from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
@@ -26,7 +23,45 @@ from nbclient.exceptions import CellExecutionError
 
 
 class Client(NotebookClient):
-    progress = False  # whether the terminal's line is one that text replaces
+    """Shows what the cells print, in which section; Ctrl-C interrupts the kernel, a second one ends it."""
+
+    km: Any
+    kc: Any
+    progress = pressed = False  # whether the terminal's line is one that text replaces; whether Ctrl-C was pressed
+    section, results = "the first cell", ""  # where the results are saved
+
+    def press(self) -> None:
+        kernel = self.km.provisioner.process  # in a session of its own: the terminal's Ctrl-C does not reach it
+        if self.pressed:
+            kernel.kill()
+        else:
+            kernel.send_signal(signal.SIGINT)
+        self.pressed = True
+
+    async def async_execute_cell(self, cell: Any, cell_index: int, *arguments: Any, **options: Any) -> Any:
+        with contextlib.suppress(NotImplementedError):  # on Windows
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self.press)
+        titles = [each.source for each in self.nb.cells if re.match("## ", each.source)]
+        if cell.source in titles:
+            self.section = cell.source.splitlines()[0].lstrip("# ")
+            print(f"\nSection {titles.index(cell.source) + 1} of {len(titles)}: {self.section}", flush=True)
+        try:
+            await super().async_execute_cell(cell, cell_index, *arguments, **options)
+        except CellExecutionError as error:
+            if error.ename != "KeyboardInterrupt":
+                said = "\n".join(cell.outputs[-1].get("traceback", [error.evalue]))
+                raise RuntimeError(f"In {self.section}:\n" + re.sub(r"\x1b\[[0-9;]*m", "", said)) from None
+        wanted = {"folder": "results.folder.as_posix()"}
+        reply = await self.kc.execute_interactive("", silent=True, user_expressions=wanted, timeout=10)
+        found = reply["content"]["user_expressions"]["folder"].get("data", {"text/plain": "''"})
+        self.results = ast.literal_eval(found["text/plain"])
+        if self.pressed:
+            said = f"In {self.section}: interrupted"
+            if self.results:
+                parameter = re.findall(r"\bsaved_\w+", parameters(self.nb).source)[-1]
+                said += f'; what was measured is in {self.results}. To go on, add P="{parameter}={self.results}"'
+            raise RuntimeError(f"{said}.")
+        return cell
 
     def process_message(self, msg: dict, cell: Any, cell_index: int) -> Any:
         text, data = msg["content"].get("text"), msg["content"].get("data", {})
@@ -38,61 +73,6 @@ class Client(NotebookClient):
             print("\r\x1b[K" * self.progress + text, end="", flush=True)
             self.progress = redrawn and terminal
         return super().process_message(msg, cell, cell_index)
-
-
-async def execute(notebook: Any, folder: Path) -> str:
-    """Execute all cells in a kernel that works in ``folder``; returns where its ``results`` are saved, or "".
-
-    Raises RuntimeError, which says what went wrong, and in which section.
-    """
-    loop, presses, section = asyncio.get_running_loop(), list[bool](), "the first cell"
-
-    def press(*_: object) -> None:
-        """Ctrl-C: interrupt the kernel, which has a session of its own; the second time, end it."""
-        if len(presses) < 2 and (presses or client.code_cells_executed):
-            # not shutdown_kernel(), which can't stand being called while it is under way
-            end = kernel.provisioner.kill() if presses else kernel.interrupt_kernel()
-            asyncio.run_coroutine_threadsafe(end, loop)
-        presses.append(True)
-
-    async def results() -> str:
-        wanted = {"folder": "results.folder.as_posix()"}
-        reply = await client.kc.execute_interactive("", silent=True, user_expressions=wanted, timeout=10)
-        found = reply["content"]["user_expressions"]["folder"]
-        return ast.literal_eval(found["data"]["text/plain"]) if "data" in found else ""
-
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as runtime:  # no connection file stays
-        # ipc has no port that another program could take, but a socket's path can't be long
-        transport = "tcp" if sys.platform == "win32" or len(runtime) > 80 else "ipc"
-        kernel: Any = AsyncKernelManager(connection_file=f"{runtime}/kernel.json", transport=transport)
-        client: Any = Client(notebook, km=kernel, record_timing=False, coalesce_streams=True)
-        signal.signal(signal.SIGINT, press)
-        await client.async_start_new_kernel(cwd=str(folder))
-        await client.async_start_new_kernel_client()
-        try:
-            info = await client.kc.kernel_info(reply=True)
-            notebook.metadata.language_info = info["content"]["language_info"]
-            titles = [cell.source for cell in notebook.cells if re.match("## ", cell.source)]
-            for index, cell in enumerate(notebook.cells):
-                if cell.source in titles:
-                    section = cell.source.splitlines()[0].lstrip("# ")
-                    print(f"\nSection {titles.index(cell.source) + 1} of {len(titles)}: {section}", flush=True)
-                try:
-                    await client.async_execute_cell(cell, index)
-                except CellExecutionError as error:
-                    if error.ename != "KeyboardInterrupt":
-                        said = "\n".join(cell.outputs[-1].get("traceback", [error.evalue]))
-                        raise RuntimeError(f"In {section}:\n" + re.sub(r"\x1b\[[0-9;]*m", "", said)) from None
-                if presses:
-                    said = f"In {section}: interrupted"
-                    if saved := await results():
-                        parameter = re.findall(r"\bsaved_\w+", parameters(notebook).source)[-1]
-                        said += f'; what was measured is in {saved}. To go on, add P="{parameter}={saved}"'
-                    raise RuntimeError(f"{said}.")
-            return await results()
-        finally:
-            await kernel.shutdown_kernel(now=not await kernel.is_alive())
-            client.kc.stop_channels()
 
 
 def parameters(notebook: Any) -> Any:
@@ -119,16 +99,22 @@ def main(file: str, *given: str) -> None:
         for setting in given:
             set_parameter(parameters(notebook), setting)
         print("Executing", f"a copy of {path.name} with {', '.join(given)}" if given else path.name, flush=True)
-        results = asyncio.run(execute(notebook, path.parent))
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as runtime:  # no connection file stays
+            # ipc has no port that another program could take, but a socket's path can't be long
+            transport = "tcp" if sys.platform == "win32" or len(runtime) > 80 else "ipc"
+            kernel = AsyncKernelManager(connection_file=f"{runtime}/kernel.json", transport=transport)
+            client = Client(notebook, km=kernel, record_timing=False, coalesce_streams=True)
+            client.execute(cwd=str(path.parent), cleanup_kc=True)
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(str(error))
-    saved = path.parent / (results or time.strftime("results/%Y-%m-%d_%H-%M-%S")) / path.name if given else path
+    folder = client.results or time.strftime("results/%Y-%m-%d_%H-%M-%S")
+    saved = path.parent / folder / path.name if given else path
     saved.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, saved.with_suffix(".part"))
     saved.with_suffix(".part").replace(saved)
     for output in [output for cell in notebook.cells if cell.id == "answer" for output in cell.outputs]:
         print(re.sub(r"[*`]", "", output.get("data", {}).get("text/markdown", "")))
-    print(f"\nResults: {results or 'none saved'}\nExecuted notebook: {saved.relative_to(path.parent)}")
+    print(f"\nResults: {client.results or 'none saved'}\nExecuted notebook: {saved.relative_to(path.parent)}")
 
 
 if __name__ == "__main__":
