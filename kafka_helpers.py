@@ -23,7 +23,7 @@ from confluent_kafka import KafkaException, Producer
 
 from harness.client import connect
 from harness.cluster import Cluster, describe_cluster, open_cluster
-from harness.config import check_parameters, load_config, producer_settings
+from harness.config import ClientConfig, check_parameters, load_config, producer_settings
 from harness.errors import ClusterError, ConfigError, ResultsError, RunIncomplete, RunInterrupted
 from harness.measurement import measured
 from harness.read_back import find_messages, reconcile
@@ -90,20 +90,14 @@ def make_messages(run_id: str, count: int, *, seed: int = 7) -> list[tuple[bytes
 
 # --- The two producers -----------------------------------------------------------------------------------------------
 
+Config = Mapping[str, str]  # settings of the client
 Messages = Iterable[tuple[bytes, bytes]]  # keys and values
 # The client is called with arguments by position: names would cost a noticeable part of the time that is measured.
 
 
-def produce_async(
-    config: Mapping[str, str],
-    topic: str,
-    messages: Messages,
-    *,
-    batch_size: int = 500,
-    delivery_timeout_s: float = 120.0,
-) -> ProducerRun:
+def produce_async(config: Config, topic: str, messages: Messages, *, batch_size: int = 500) -> ProducerRun:
     """Hand over message after message; wait once, at the end."""
-    with measured("async", config, topic, delivery_timeout_s) as run:  # connects before, closes after
+    with measured("async", config, topic) as run:  # connects before, closes after
         produce = run.producer.produce  # the client's
         for batch in run.batches(messages, batch_size):
             started = perf_counter()
@@ -121,16 +115,9 @@ def produce_async(
     return run.result
 
 
-def produce_sync(
-    config: Mapping[str, str],
-    topic: str,
-    messages: Messages,
-    *,
-    batch_size: int = 500,
-    delivery_timeout_s: float = 120.0,
-) -> ProducerRun:
+def produce_sync(config: Config, topic: str, messages: Messages, *, batch_size: int = 500) -> ProducerRun:
     """Hand over a message; wait until it is acknowledged; go on."""
-    with measured("sync", config, topic, delivery_timeout_s) as run:  # connects before, closes after
+    with measured("sync", config, topic) as run:  # connects before, closes after
         produce = run.producer.produce  # the client's
         for batch in run.batches(messages, batch_size):
             started = perf_counter()
@@ -153,7 +140,7 @@ def produce_sync(
 NEAR_MS = 5.0  # a shorter round trip is one within a building
 
 
-def warm_up(config: Mapping[str, str], topic: str, *, at_most_s: float = 30.0) -> tuple[float, float]:
+def warm_up(config: Config, topic: str, *, at_most_s: float = 30.0) -> tuple[float, float]:
     """Send messages that don't count until cluster and client have stopped getting faster; then time some.
 
     Java compiles what is used often while it runs, so a new Kafka gets faster. First come connections, since each run
@@ -196,7 +183,7 @@ def _steady(times: list[float]) -> bool:
     return len(times) >= 8 and median(times[-3:]) > 0.9 * median(times[-6:-3])
 
 
-def connect_repeatedly(config: Mapping[str, str], topic: str, *, times: int = 40, at_most_s: float = 3.0) -> None:
+def connect_repeatedly(config: Config, topic: str, *, times: int = 40, at_most_s: float = 3.0) -> None:
     """Connect again and again: at some thirty TLS handshakes a broker's Java compiles them, for a third of a second."""
     ends = time.monotonic() + at_most_s
     for _ in range(times):
@@ -206,14 +193,14 @@ def connect_repeatedly(config: Mapping[str, str], topic: str, *, times: int = 40
             return
 
 
-def produce_at_once(config: Mapping[str, str], topic: str, messages: Messages, *, seconds: float) -> None:
+def produce_at_once(config: Config, topic: str, messages: Messages, *, seconds: float) -> None:
     """Sixteen synchronous producers at the same time, for so many seconds."""
-    over = threading.Event()
+    over, impatient = threading.Event(), ClientConfig(config) | {"delivery.timeout.ms": "2000"}
     with ThreadPoolExecutor(16) as pool:
         try:
             for _ in range(16):
                 some = itertools.takewhile(lambda _: not over.is_set(), messages)
-                pool.submit(produce_sync, config, topic, some, batch_size=1, delivery_timeout_s=2.0)
+                pool.submit(produce_sync, impatient, topic, some, batch_size=1)
             time.sleep(seconds)
         finally:
             over.set()
@@ -230,7 +217,7 @@ def for_seconds(seconds: float, messages: Messages) -> Messages:
 
 
 def read_back(
-    config: Mapping[str, str],
+    config: Config,
     topic: str,
     sent: Mapping[str, Messages | Callable[[], Messages]],
     *,

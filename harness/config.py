@@ -53,8 +53,8 @@ READER_SETTINGS = {
 }
 # The same for both producers, whatever a configuration file says: otherwise they could not be compared.
 MEASURED_SETTINGS = {"acks": "all", "enable.idempotence": "true"}
-# What a file may set, but the measurement sets itself: other names of these settings, and its own clock's.
-SET_BY_THE_RUN = ("request.required.acks", "message.timeout.ms", "delivery.timeout.ms", "statistics.interval.ms")
+# What a file may set, but the measurement sets itself, or knows by another name.
+SET_BY_THE_RUN = ("request.required.acks", "message.timeout.ms", "statistics.interval.ms")
 # Settings whose values may be shown and saved. By name, not by value: a secret may look like a number or a word.
 SHOWN = (*MEASURED_SETTINGS, "batch.size", "compression.type", "linger.ms", "sasl.mechanisms", "security.protocol")
 
@@ -78,21 +78,15 @@ def refused_settings(error: Exception, settings: Iterable[str]) -> list[str]:
 CLUSTER_CHOICES = ("auto", "cloud", "local", "distant", "simulated")
 
 
-def _require(holds: bool, sentence: str) -> None:
+def require(holds: bool, sentence: str) -> None:
+    """Raise ConfigError with the sentence unless it holds."""
     if not holds:
         raise ConfigError(sentence)
 
 
 def check_whole(name: str, value: object) -> None:
     """Raise ConfigError, with the parameter's name, unless it is a whole number of 1 or more."""
-    _require(type(value) is int and value > 0, f"{name} has to be a whole number, 1 or more.")
-
-
-def check_seconds(name: str, value: object) -> None:
-    """Raise ConfigError unless it is a time in seconds that the client can be given; 0 would mean "for ever" to it."""
-    longest = 2_147_483  # the client takes milliseconds in 32 bits
-    possible = type(value) in (int, float) and 0.001 <= value <= longest  # type: ignore[operator]
-    _require(possible, f"{name} has to be a number of seconds, from 0.001 to {longest:,}.")
+    require(type(value) is int and value > 0, f"{name} has to be a whole number, 1 or more.")
 
 
 def check_parameters(
@@ -101,33 +95,31 @@ def check_parameters(
     """Judge the notebook's parameters before anything is sent; ConfigError names the one that can't be used."""
     check_whole("num_messages", num_messages)
     check_whole("batch_size", batch_size)
-    _require(batch_size <= num_messages, "batch_size can't be larger than num_messages; make it smaller.")
+    require(batch_size <= num_messages, "batch_size can't be larger than num_messages; make it smaller.")
     check_whole("blocks (unless it is None)", 1 if blocks is None else blocks)
-    _require(cluster_choice in CLUSTER_CHOICES, f"cluster_choice has to be one of {', '.join(CLUSTER_CHOICES)}.")
+    require(cluster_choice in CLUSTER_CHOICES, f"cluster_choice has to be one of {', '.join(CLUSTER_CHOICES)}.")
     found = saved_run == "" or (isinstance(saved_run, str) and Path(saved_run).is_dir())
-    _require(found, 'saved_run has to name a folder, such as "results/2026-11-22_..."; "" is to measure.')
+    require(found, 'saved_run has to name a folder, such as "results/2026-11-22_..."; "" is to measure.')
 
 
 LOGIN = ("bootstrap.servers", "security.protocol", "sasl.mechanisms", "sasl.username", "sasl.password")
 # The course's keys for .env and the environment (SASL_USERNAME ...) -> the client's own names for the same settings.
 ENV_KEYS = {name.upper().replace(".", "_"): name for name in (*LOGIN, "ssl.ca.location")}
 PLACEHOLDER = r"<.*>|\{\{.*\}\}|\.\.\.|x{4,}.*|pkc-x{3,}.*|your?[-_ ].*|\$\{.*\}|\$\(.*\)|%\w+%|(?-i:\$[A-Z_]+)"
+CLEAN = r"""(?!["']|.*\s[#;])[ -~\w]*(?<!["'])"""
 ADDRESS = r"\s*((SASL_)?(PLAINTEXT|SSL)://)?([\w.-]+|\[[\da-f:.]+\])(:\d{1,5})?\s*"
 # Of which settings (None: all), what a value has to look like, and what is said where it doesn't. What is shown must
 # not hold a secret from a joined line. The client's statistics cut a long client.id, perhaps within a character.
 RULES: list[tuple[tuple[str, ...] | None, str, str]] = [
     (LOGIN, ".+", "is missing; fill it in"),
     (None, rf"(?!({PLACEHOLDER})$).*", "is still a placeholder; put your own in its place"),
-    (
-        LOGIN,
-        r"""(?!["']|.*\s[#;])[ -~\w]*(?<!["'])""",
-        "has a comment, a quotation mark or a sign that can't be seen in it; type it again",
-    ),
+    (LOGIN, CLEAN, "has a comment, a quotation mark or a sign that can't be seen in it; type it again"),
     (LOGIN[:1], f"({ADDRESS},)*{ADDRESS},?", "has to be host:port, or several of these with commas"),
     (LOGIN[1:2], "(SASL_)?(PLAINTEXT|SSL)", "has to be SASL_SSL for Confluent Cloud"),
     (LOGIN[2:3], "PLAIN|SCRAM-SHA-(256|512)|OAUTHBEARER|GSSAPI", "has to be PLAIN for Confluent Cloud"),
     (("client.id",), "[ -~]{0,200}", "has to be at most 200 letters, digits and signs of ASCII"),
     (("queue.buffering.max.messages",), r"0|[1-9]\d{2,}", "has to be 100 or more"),
+    (("delivery.timeout.ms",), r"0*[1-9]\d*", "has to be 1 or more"),
     (("sasl.jaas.config",), "", "is the console's Java form; write sasl.username=... and sasl.password=... instead"),
     (("transactional.id",), "", "is for transactions, which these producers don't use; remove the line"),
 ]
@@ -151,12 +143,9 @@ def load_config(properties: str | Path = "client.properties", env: str | Path = 
         file, key_of = Path(env), {name: key for key, name in ENV_KEYS.items()}
         # a folder of that name is another program's
         entries = _read(file, ENV_KEYS, shared=True) if file.is_file() else ClientConfig()
-        for key, name in ENV_KEYS.items():
-            if os.environ.get(key):
-                entries[name] = (
-                    re.sub(r"""^(["'])(.*)\1$""", r"\2", os.environ[key].strip()),
-                    f"the environment, {key}",
-                )
+        for key in filter(os.environ.get, ENV_KEYS):
+            value = re.sub(r"""^(["'])(.*)\1$""", r"\2", os.environ[key].strip())
+            entries[ENV_KEYS[key]] = (value, f"the environment, {key}")
         # without an address, what the environment holds is another program's, and so is a file without a secret
         ours = "sasl.password" in entries and any(where.startswith(file.name) for _, where in entries.values())
         if "bootstrap.servers" not in entries and not ours:
@@ -220,9 +209,8 @@ def _say_what_was_found(properties: Path, env: Path, passed_over: list[str]) -> 
     without = f"; without it, {' and '.join(passed_over)} are passed over" if passed_over else ""
     nowhere = f"no {properties.name}, and no BOOTSTRAP_SERVERS in {env.name} or the environment"
     print(f"No credentials: {nowhere}{without}.")
+    names = [properties.name, env.name]
     for file in sorted(properties.absolute().parent.iterdir()):
-        meant = difflib.get_close_matches(
-            file.name.lower().removesuffix(".txt"), [properties.name, env.name], cutoff=0.85
-        )
-        if meant and file.name not in (properties.name, env.name):
+        meant = difflib.get_close_matches(file.name.lower().removesuffix(".txt"), names, cutoff=0.85)
+        if meant and file.name not in names:
             print(f"{file.name} isn't read; if it is meant, rename it {meant[0]}.")

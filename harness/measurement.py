@@ -16,12 +16,14 @@ import numpy
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from harness.client import CONNECT_TIMEOUT_S, Connection, client_error, connect, explain, give_up
-from harness.config import check_seconds, check_whole, producer_settings
+from harness.config import ClientConfig, check_whole, producer_settings
 from harness.errors import ClusterError
 from harness.network import INTERVAL_S, Network
 from harness.runs import INTERRUPTED, BatchTiming, ProducerRun
 from harness.topics import topic_metadata
 
+# A message without acknowledgement for so long has failed, and the run is stopped; the user's own setting wins.
+TIMEOUT_MS = 120_000
 PRIMER = b"primer"  # its key, too: a compacted topic refuses a message without one
 
 
@@ -69,25 +71,21 @@ class Stopped(Exception):
 
 
 @contextlib.contextmanager
-def measured(mode: str, config: Mapping[str, str], topic: str, delivery_timeout_s: float) -> Iterator["Measurement"]:
+def measured(mode: str, config: Mapping[str, str], topic: str) -> Iterator["Measurement"]:
     """A producer for one run: it is connected and primed before the block, its ``result`` is ready after it.
 
-    After ``delivery_timeout_s`` without acknowledgement a message has failed, and the run is stopped.
-
     Raises:
-        ConfigError: ``delivery_timeout_s`` can't be used.
         ClusterError: the cluster can't be reached, or the topic can't be written to.
         KeyboardInterrupt: the user pressed the stop button before the block; in the block, it is noted in the result.
     """
-    check_seconds("delivery_timeout_s", delivery_timeout_s)
-    times_ms = {"delivery.timeout.ms": delivery_timeout_s * 1000, "statistics.interval.ms": INTERVAL_S * 1000}
-    settings = producer_settings(config) | {name: str(round(ms)) for name, ms in times_ms.items()}
+    settings = ClientConfig({"delivery.timeout.ms": TIMEOUT_MS}) | producer_settings(config)
+    settings |= {"statistics.interval.ms": round(1000 * INTERVAL_S)}
     network = Network()
     with connect(Producer, settings, stats_cb=network.take) as connection:
         sent = prime(connection, topic)
         await_statistics(connection, network, sent)
         network.begin()
-        run = Measurement(mode, connection.client, topic, delivery_timeout_s)
+        run = Measurement(mode, connection.client, topic, int(settings["delivery.timeout.ms"]) / 1000)
         connection.stop.then = lambda: run.stop(INTERRUPTED)
         if connection.stop.pressed:  # before there was anybody to answer for it
             raise KeyboardInterrupt
@@ -105,10 +103,10 @@ def measured(mode: str, config: Mapping[str, str], topic: str, delivery_timeout_
 class Measurement:
     """One run under way: a ``producer`` that is ready to send, and its ``result`` once it has been concluded."""
 
-    def __init__(self, mode: str, producer: Producer, topic: str, delivery_timeout_s: float):
+    def __init__(self, mode: str, producer: Producer, topic: str, timeout_s: float):
         self.producer: Any = producer  # until it is concluded
         self.result = ProducerRun(mode)
-        self._topic, self._delivery_timeout_s = topic, delivery_timeout_s
+        self._topic, self._timeout_s = topic, timeout_s
         self._batches: list[tuple[BatchTiming, array, float]] = []  # each with its messages' waits, and its start
 
     def batches(self, messages: Iterable[tuple[bytes, bytes]], size: int) -> Iterator[list[tuple[bytes, bytes]]]:
@@ -144,7 +142,7 @@ class Measurement:
         if error.fatal():
             self.stop(f"the client gave up: {error.name()}")
         elif error.code() == KafkaError._MSG_TIMED_OUT:
-            self.stop(f"no acknowledgement within {self._delivery_timeout_s:g} s")
+            self.stop(f"no acknowledgement within {self._timeout_s:g} s")
 
     def retry_or_fail(self, refusal: Exception, key: bytes, value: bytes, on_delivery: Report) -> None:
         """Deal with a message that ``produce()`` did not take: wait while the queue is full, else it has failed."""

@@ -8,36 +8,6 @@ INTERVAL_S = 0.2  # between two of the client's texts; a run waits for one befor
 WINDOWS = {"rtt": "rtt_ms", "int_latency": "queue_ms", "outbuf_latency": "outbuf_ms"}
 
 
-class Window(msgspec.Struct):
-    """Since the text before: times in microseconds, ``throttle`` in milliseconds."""
-
-    sum: int
-    cnt: int
-    max: int
-
-
-class Broker(msgspec.Struct):
-    """Of one broker, the fields that are used here; the rest is skipped in decoding."""
-
-    nodeid: int  # -1: known by its address only
-    rx: int
-    req: dict[str, int]
-    rtt: Window
-    int_latency: Window
-    outbuf_latency: Window
-    throttle: Window
-
-
-class Text(msgspec.Struct):
-    """One text of statistics."""
-
-    txmsgs: int
-    brokers: dict[str, Broker]
-
-
-decode = msgspec.json.Decoder(Text).decode
-
-
 class Network:
     """The statistics' texts, decoded as they come: only sums stay in memory. Source: librdkafka's STATISTICS.md.
 
@@ -52,27 +22,25 @@ class Network:
     def begin(self) -> None:
         """What came so far was before the run; what comes now is the run's."""
         self._grown: Counter = Counter()
-        self._sums: Counter = Counter()
-        self._counts: Counter = Counter()
         self._throttle_ms = 0
 
     def take(self, text: str) -> None:
         """Take in a text: the client's ``stats_cb``."""
-        statistics = decode(text)
-        self.sent = statistics.txmsgs
+        statistics = msgspec.json.decode(text)
+        self.sent = statistics["txmsgs"]
         before, self._counters = self._counters, {}
-        for name, broker in statistics.brokers.items():
-            if broker.nodeid < 0:
+        for name, broker in statistics["brokers"].items():
+            if broker["nodeid"] < 0:  # known by its address only
                 continue
-            now = Counter(produce_requests=broker.req.get("Produce", 0), responses=broker.rx)
+            now = Counter(produce_requests=broker["req"].get("Produce", 0), responses=broker["rx"])
             self._counters[name] = now
             since = before.get(name, Counter())
             began_anew = any(now[counter] < since[counter] for counter in now)
             self._grown += now if began_anew else now - since
-            for window in WINDOWS:
-                self._sums[window] += getattr(broker, window).sum
-                self._counts[window] += getattr(broker, window).cnt
-            self._throttle_ms = max(self._throttle_ms, broker.throttle.max)
+            for window in WINDOWS:  # since the text before, in microseconds
+                self._grown[f"{window} sum"] += broker[window]["sum"]
+                self._grown[f"{window} count"] += broker[window]["cnt"]
+            self._throttle_ms = max(self._throttle_ms, broker["throttle"]["max"])
 
     def summary(self, acknowledged: int) -> dict[str, float]:
         """What the network saw of a run of so many acknowledged messages.
@@ -81,7 +49,12 @@ class Network:
         its response, ``queue_ms`` until a message is put into a request, ``outbuf_ms`` until a request is written to
         the socket. ``throttle_ms``: the longest that a broker had the client wait because of its quota.
         """
-        grown = {name: self._grown[name] for name in ("produce_requests", "responses")}
-        means = {key: self._sums[name] / max(1, self._counts[name]) / 1000 for name, key in WINDOWS.items()}
-        means |= {"messages_per_request": acknowledged / max(1, grown["produce_requests"])}
-        return grown | means | {"throttle_ms": self._throttle_ms}
+        grown = self._grown
+        means = {key: grown[f"{name} sum"] / max(1, grown[f"{name} count"]) / 1000 for name, key in WINDOWS.items()}
+        return {
+            "produce_requests": grown["produce_requests"],
+            "responses": grown["responses"],
+            **means,
+            "messages_per_request": acknowledged / max(1, grown["produce_requests"]),
+            "throttle_ms": self._throttle_ms,
+        }
