@@ -9,13 +9,13 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
 from time import perf_counter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pandas as pd
@@ -216,16 +216,9 @@ def for_seconds(seconds: float, messages: Messages) -> Messages:
             return
 
 
-def read_back(
-    config: Config,
-    topic: str,
-    sent: Mapping[str, Messages | Callable[[], Messages]],
-    *,
-    undelivered: Mapping[str, Messages] | None = None,
-    start: Mapping[int, int] | None = None,
-) -> pd.DataFrame:
+def read_back(config: Config, topic: str, sent: Mapping[str, Any], **options: Any) -> pd.DataFrame:
     """Read the topic again and look for every message: see :func:`harness.read_back.find_messages`."""
-    return find_messages(config, topic, sent, identify=_run_and_sequence, undelivered=undelivered, start=start)
+    return find_messages(config, topic, sent, identify=_run_and_sequence, **options)
 
 
 def _run_and_sequence(value: bytes) -> tuple[str, int]:

@@ -8,7 +8,7 @@ import threading
 import time
 import tomllib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -33,11 +33,13 @@ def explain(error: object, heard: Iterable[str] = ()) -> str:
     return "no answer came in time; check the network, bootstrap.servers and security.protocol"
 
 
-def known(said: Iterable[str], meanings: Iterable[tuple[str, str]] = (*LASTING, *PASSING)) -> str | None:
+def known(said: Sequence[str], meanings: Iterable[tuple[str, str]] = (*LASTING, *PASSING)) -> str | None:
     """What the client's words mean, where that is known."""
-    said = list(said)
-    matches = ((re.search(pattern, line, re.IGNORECASE), meaning) for pattern, meaning in meanings for line in said)
-    return next((meaning.format(*match.groups()) for match, meaning in matches if match), None)
+    for pattern, meaning in meanings:
+        for line in said:
+            if match := re.search(pattern, line, re.IGNORECASE):
+                return meaning.format(*match.groups())
+    return None
 
 
 def in_words(error_name: str) -> str:
@@ -49,6 +51,7 @@ def in_words(error_name: str) -> str:
 CONNECT_TIMEOUT_S = 12.0
 # Confluent advises more than 10 s on slow links; less than the above, so that the client can say what took so long.
 HANDSHAKE_MS = 11_000
+HANDSHAKE_SETTINGS = ("socket.connection.setup.timeout.ms", "api.version.request.timeout.ms")
 PATIENCE_S = 4.0  # once the cause is known, no longer than that: it may go by itself, but seldom does
 CLOSE_S = 1.0  # then the caller goes on, and the client ends when it can
 GIVE_UP_S = 5.0  # to let go of what is still queued; purging takes a moment, or a second try
@@ -127,12 +130,8 @@ class Connection(Generic[Client]):
 def connect(make: Callable[..., Client], config: Mapping[str, Any], **more: Any) -> Iterator[Connection[Client]]:
     """A client that logs nothing on the screen; in the end it is closed, whatever happens.
 
-    Left to the garbage collector, it would go on for a while and end in the middle of another measurement.
-
-    Args:
-        make: the client's class.
-        config: client configuration.
-        more: further arguments of the client, such as ``stats_cb``.
+    Left to the garbage collector, it would go on for a while and end in the middle of another measurement. ``make`` is
+    the client's class; ``more`` are further arguments of it, such as ``stats_cb``.
 
     Raises:
         ClusterError: there is no cluster any more, or the client refuses a setting, which is named.
@@ -140,9 +139,7 @@ def connect(make: Callable[..., Client], config: Mapping[str, Any], **more: Any)
     """
     if not config:
         raise ClusterError("The cluster is closed; run the cell that opens it again.")
-    settings = ClientConfig(
-        {"socket.connection.setup.timeout.ms": HANDSHAKE_MS, "api.version.request.timeout.ms": HANDSHAKE_MS}
-    )
+    settings = ClientConfig(dict.fromkeys(HANDSHAKE_SETTINGS, HANDSHAKE_MS))
     settings |= {key: value for key, value in config.items() if not key.startswith(LEFT_OUT)}
     heard = Heard()
     with StopButton() as stop:

@@ -15,20 +15,12 @@ from harness.topics import metadata, topic_metadata
 
 @dataclass
 class Cluster:
-    """A cluster to measure on.
+    """A cluster to measure on."""
 
-    Attributes:
-        kind: ``local``, ``distant``, ``simulated``, ``cloud`` or ``other``.
-        name: what it is, in a few words.
-        config: client configuration; empty once the cluster is closed.
-        close: lets go of it; what was started here ends.
-        farewell: what there is to say, or still to do for the user, once it is closed.
-    """
-
-    kind: str
+    kind: str  # local, distant, simulated, cloud or other
     name: str
-    config: ClientConfig
-    close: Callable[[], None]
+    config: ClientConfig  # empty once the cluster is closed
+    close: Callable[[], None]  # lets go of it; what was started here ends
     farewell: str = "The local cluster has ended, and its data with it."
 
 

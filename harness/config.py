@@ -7,6 +7,7 @@ import difflib
 import logging
 import os
 import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -105,24 +106,7 @@ def check_parameters(
 LOGIN = ("bootstrap.servers", "security.protocol", "sasl.mechanisms", "sasl.username", "sasl.password")
 # The course's keys for .env and the environment (SASL_USERNAME ...) -> the client's own names for the same settings.
 ENV_KEYS = {name.upper().replace(".", "_"): name for name in (*LOGIN, "ssl.ca.location")}
-PLACEHOLDER = r"<.*>|\{\{.*\}\}|\.\.\.|x{4,}.*|pkc-x{3,}.*|your?[-_ ].*|\$\{.*\}|\$\(.*\)|%\w+%|(?-i:\$[A-Z_]+)"
-CLEAN = r"""(?!["']|.*\s[#;])[ -~\w]*(?<!["'])"""
-ADDRESS = r"\s*((SASL_)?(PLAINTEXT|SSL)://)?([\w.-]+|\[[\da-f:.]+\])(:\d{1,5})?\s*"
-# Of which settings (None: all), what a value has to look like, and what is said where it doesn't. What is shown must
-# not hold a secret from a joined line. The client's statistics cut a long client.id, perhaps within a character.
-RULES: list[tuple[tuple[str, ...] | None, str, str]] = [
-    (LOGIN, ".+", "is missing; fill it in"),
-    (None, rf"(?!({PLACEHOLDER})$).*", "is still a placeholder; put your own in its place"),
-    (LOGIN, CLEAN, "has a comment, a quotation mark or a sign that can't be seen in it; type it again"),
-    (LOGIN[:1], f"({ADDRESS},)*{ADDRESS},?", "has to be host:port, or several of these with commas"),
-    (LOGIN[1:2], "(SASL_)?(PLAINTEXT|SSL)", "has to be SASL_SSL for Confluent Cloud"),
-    (LOGIN[2:3], "PLAIN|SCRAM-SHA-(256|512)|OAUTHBEARER|GSSAPI", "has to be PLAIN for Confluent Cloud"),
-    (("client.id",), "[ -~]{0,200}", "has to be at most 200 letters, digits and signs of ASCII"),
-    (("queue.buffering.max.messages",), r"0|[1-9]\d{2,}", "has to be 100 or more"),
-    (("delivery.timeout.ms",), r"0*[1-9]\d*", "has to be 1 or more"),
-    (("sasl.jaas.config",), "", "is the console's Java form; write sasl.username=... and sasl.password=... instead"),
-    (("transactional.id",), "", "is for transactions, which these producers don't use; remove the line"),
-]
+RULES = tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))
 Entries = dict[str, tuple[str, str]]  # the client's key -> (value, "file, line N")
 
 
@@ -189,9 +173,10 @@ def _read(path: Path, names: Mapping[str, str], *, shared: bool) -> Entries:
 def _judge(entries: Entries, key_of: Mapping[str, str], place: str) -> None:
     """Raise ConfigError unless the settings can be right."""
     for name, (value, where) in entries.items():
-        for names, form, fault in RULES:
-            if name in (names or entries) and not re.fullmatch(form, value, re.IGNORECASE):
-                known = key_of.get(name) or (name if names else "the value")  # another key could hold the secret
+        rules = RULES["login" if name in LOGIN else "every"] | RULES["every"] | RULES.get(name, {})
+        for form, fault in rules.items():
+            if not re.fullmatch(form, value, re.IGNORECASE):
+                known = key_of.get(name) or (name if name in RULES else "the value")  # a key could hold the secret
                 raise ConfigError(f"{where}: {known} {fault}.")
     login = "sasl.password" in entries or entries.get("security.protocol", ("", ""))[0].upper().startswith("SASL_")
     if missing := [key_of[name] for name in (LOGIN if login else LOGIN[:1]) if name not in entries]:

@@ -41,7 +41,7 @@ def prime(connection: Connection, topic: str) -> int:
         while (left or len(producer)) and not failures and time.monotonic() < deadline:
             with contextlib.suppress(BufferError):  # the queue is full: the rest once there is room
                 while left:
-                    producer.produce(topic, PRIMER, PRIMER, left[-1], on_delivery=report)
+                    producer.produce(topic, PRIMER, PRIMER, left[-1], report)
                     left.pop()
             producer.flush(0.5)
             connection.stop.check()

@@ -34,8 +34,6 @@ def find_messages(
     """Read the topic again, and look for every message of the runs by run id and sequence number.
 
     Args:
-        config: client configuration.
-        topic: where the runs were sent to.
         sent: for each run id its messages in order, or a function that makes them again; only checksums stay in memory.
         identify: gives run id and sequence number of a message's value; raises ValueError where that has none.
         undelivered: for each run id the messages that failed; it is no loss if these are not found.

@@ -5,6 +5,7 @@ import difflib
 import inspect
 import math
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -69,8 +70,8 @@ def approx(value: float) -> str:
 
 
 def printed(value: float) -> float:
-    """The number that :func:`approx` prints."""
-    return float(f"{value:.2g}")
+    """The number that :func:`approx` prints; a half is rounded up."""
+    return float(f"{value * (1 + 1e-9):.2g}")
 
 
 def duration(seconds: float) -> str:
@@ -105,15 +106,14 @@ def finding(results: Results) -> str:
         f"it delivers {counted(round(summary[fast]['messages']), 'message')} in {approx(times[fast])} s, the "
         f"{FULL_NAME[slow]} one in {approx(times[slow])} s ({varied})"
     )
-    if (ratio := times[slow] / times[fast]) < CLEARLY:
+    said = [f"**The {FULL_NAME[fast]} producer is about {approx(times[slow] / times[fast])} times as fast: {took}.**"]
+    if times[slow] / times[fast] < CLEARLY:
         said = [f"**Neither producer is clearly faster; the {FULL_NAME[fast]} one, by a little: {took}.**"]
-    else:
-        said = [f"**The {FULL_NAME[fast]} producer is about {approx(ratio)} times as fast: {took}.**"]
     if min(runs) > 1:
         _, low, high = ratio_of_medians(*(run_times(results.runs, mode) for mode in (slow, fast)))
         said.append(
             f"Measured again at once, that would be {approx(low)} to {approx(high)} times (95 %, from how these runs "
-            "vary); another hour or another machine can move it by half as much again."
+            "vary); another hour or another machine can move it more: see section 1 of going_further.ipynb."
         )
     cost = {mode: duration(times[mode] / summary[mode]["messages"]) for mode in FULL_NAME}
     said.append(f"A message costs {cost['async']} asynchronously and {cost['sync']} synchronously.")
@@ -137,9 +137,10 @@ def drift(runs: Sequence[ProducerRun]) -> list[str]:
         times = run_times(runs, mode)
         if (half := len(times) // 2) >= 2:
             earlier, later = times[:half], times[-half:]
-            if max(later) < min(earlier) or min(later) > max(earlier):
-                way = "faster" if max(later) < min(earlier) else "slower"
-                said.append(f"The later {mode} runs were all {way} than the earlier ones.")
+            if max(later) < min(earlier):
+                said.append(f"The later {mode} runs were all faster than the earlier ones.")
+            if min(later) > max(earlier):
+                said.append(f"The later {mode} runs were all slower than the earlier ones.")
         for number, run in enumerate(runs, start=1):
             if run.mode != mode or not run.complete:
                 continue
@@ -147,17 +148,12 @@ def drift(runs: Sequence[ProducerRun]) -> list[str]:
                 said.append(f"Run {number} took at least twice the median of the {mode} runs.")
             if run.network.get("throttle_ms"):
                 said.append(f"Run {number} was throttled by the cluster, which limits how much it takes.")
-            if mode == "sync" and _changed_on_its_way(run):
-                said.append(f"Run {number} became twice as fast or as slow on its way.")
+            if mode == "sync" and (quarter := len(run.batches) // 4) >= 2:
+                batches = [batch.elapsed_s for batch in run.batches]
+                fast, slow = sorted([median(batches[:quarter]), median(batches[-quarter:])])
+                if slow >= STANDS_OUT * fast:
+                    said.append(f"Run {number} became twice as fast or as slow on its way.")
     return said
-
-
-def _changed_on_its_way(run: ProducerRun) -> bool:
-    times, quarter = [batch.elapsed_s for batch in run.batches], len(run.batches) // 4
-    if quarter < 2:
-        return False
-    fast, slow = sorted([median(times[:quarter]), median(times[-quarter:])])
-    return slow >= STANDS_OUT * fast
 
 
 def where_measured(results: Results) -> str:
@@ -184,8 +180,8 @@ def show_estimate(num_messages: int, sync_runs: int, round_trip_ms: float, messa
     seconds = num_messages * printed(message_ms) / 1000
     print(
         f"A synchronous message takes {approx(message_ms)} ms: {approx(round_trip_ms)} ms for the round trip, the "
-        f"rest in the client.\nEstimate: {num_messages:,} x {approx(message_ms)} ms = {duration(seconds)} a "
-        f"synchronous run; {counted(sync_runs, 'run')}."
+        f"rest in the client.\nEstimate: {num_messages:,} x {approx(message_ms)} ms = {duration(seconds)} for a "
+        f"synchronous run; {sync_runs} of these, beside asynchronous ones, which are short."
     )
     return seconds
 
@@ -195,7 +191,7 @@ def estimate_check(results: Results) -> str:
     times, estimated_s = run_times(results.runs, "sync"), results.environment.get("estimated s")
     if not times or not estimated_s:
         return "There is no complete synchronous run to compare the estimate with."
-    measured_s = median(times)
+    measured_s, estimated_s = printed(median(times)), printed(estimated_s)
     said = f"A synchronous run: {duration(estimated_s)} estimated, {duration(measured_s)} measured"
     if abs(measured_s / estimated_s - 1) <= 0.1:
         return f"{said}; the estimate was within 10 %."
@@ -203,20 +199,20 @@ def estimate_check(results: Results) -> str:
     return f"{said}; the estimate missed by more than 10 %: machine or cluster were slower during the {slower}."
 
 
-def accounted(accounts: pd.DataFrame | None) -> tuple[bool, str]:
-    """Whether the accounts hold, and that as a sentence."""
+def accounted(accounts: pd.DataFrame | None) -> str:
+    """Whether the accounts hold, as a sentence."""
     if accounts is None:
-        return False, "Not checked: the topic was not read again after these runs."
+        return "Not checked: the topic was not read again after these runs."
     if not accounts["holds"].all():
         bad = ", ".join(map(str, accounts.loc[~accounts["holds"], "run"]))
-        return False, f"The accounts do not hold for run {bad}: do not use its numbers."
+        return f"The accounts do not hold for run {bad}: do not use its numbers."
     arrived = f"All {accounts['acknowledged'].sum():,} acknowledged messages arrived"
     said = [f"{arrived}: none missing, duplicated, damaged or out of order"]
     if failed := int(accounts["failed"].sum()):
         said.append(f"{counted(failed, 'message')} failed, and {'is' if failed == 1 else 'are'} known")
     if foreign := accounts.attrs.get("foreign"):
         said.append(f"{counted(foreign, 'message')} of other runs or programs left out")
-    return True, "; ".join(said) + "."
+    return "; ".join(said) + "."
 
 
 # --- What the notebooks show -----------------------------------------------------------------------------------------
@@ -237,10 +233,8 @@ def show_difference(first: Callable, second: Callable) -> None:
 
 def show_table(frame: pd.DataFrame, *, prose: bool = False) -> None:
     """Show a table; one of prose is aligned to the left."""
-    shown = frame.to_html(border=0)
-    if prose:
-        left = 'style="text-align: left"'
-        shown = shown.replace("<td>", f"<td {left}>").replace("<th>", f"<th {left}>")
+    align = "left" if prose else "right"
+    shown = re.sub("<(t[dh])>", f'<\\1 style="text-align: {align}">', frame.to_html(border=0))
     display({"text/html": shown, "text/plain": frame.to_string()}, raw=True)
 
 

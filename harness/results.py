@@ -92,20 +92,14 @@ class Results:
         with contextlib.suppress(ResultsError):  # what another notebook has added to this folder stays
             self.tables = load_results(self.folder).tables | self.tables
         tables = {name: table.to_dict("list") for name, table in self.tables.items()}
-        content = {"environment": self.environment, "tables": tables, "runs": [_saved(run) for run in self.runs]}
+        runs = [vars(run) | {"undelivered": []} for run in self.runs]
+        content = {"environment": self.environment, "tables": tables, "runs": runs}
         encoded = msgspec.json.encode({"digest": _digest(content), **content})
         draft = self.folder / f".results.json.{os.getpid()}"  # after a crash the file is as it was before, or whole
         draft.write_bytes(msgspec.json.format(encoded, indent=1))
         draft.replace(self.folder / "results.json")
         for name, table in (self.tables | {"batches": batches_frame(self.runs)}).items():
             table.to_csv(self.folder / f"{name}.csv", index=False, lineterminator="\n")
-
-
-def _saved(run: ProducerRun) -> dict[str, Any]:
-    """A run as it is saved; the totals are for those who read the file."""
-    totals = ("submitted", "acknowledged", "failed", "request_rate", "response_rate")
-    fields = {name: value for name, value in vars(run).items() if name != "undelivered"}
-    return {name: getattr(run, name) for name in totals} | fields
 
 
 def _digest(content: dict[str, Any]) -> str:
@@ -145,14 +139,13 @@ def overview(parent: str | Path = "results") -> Iterator[str]:
     for file in sorted(Path(parent).glob("*/results.json")):
         try:
             saved = load_results(file.parent)
+            of, what = saved.environment, f"tables: {', '.join(saved.tables)}"
+            if planned := of.get("planned runs"):
+                state = "complete" if saved.complete else "interrupted, or messages failed"
+                what = f"{len(saved.runs)} of {planned} runs of {of['num_messages']:,} messages, {state}"
+            yield f"{file.parent.as_posix()}: {of.get('cluster', '')}, {of.get('date', '')[:16]}; {what}"
         except ResultsError as error:
             yield str(error)
-            continue
-        of, planned = saved.environment, saved.environment.get("planned runs", 0)
-        size = f"{len(saved.runs)} of {planned} runs of {of.get('num_messages', 0):,} messages"
-        state = "complete" if saved.complete else "interrupted, or messages failed"
-        what = f"{size}, {state}" if planned else f"tables: {', '.join(saved.tables)}"
-        yield f"{file.parent.as_posix()}: {of.get('cluster', '')}, {of.get('date', '')[:16]}; {what}"
 
 
 def check_folder(parent: str | Path = "results") -> None:
@@ -171,11 +164,10 @@ def new_folder(kind: str, parent: str | Path = "results") -> Path:
     check_folder(parent)
     while True:
         folder = Path(parent, f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}_{kind}")
-        try:
+        with contextlib.suppress(FileExistsError):  # another measurement began in this second
             folder.mkdir()
             return folder
-        except FileExistsError:  # another measurement began in this second
-            time.sleep(0.1)
+        time.sleep(0.1)
 
 
 def environment(**parameters: object) -> dict[str, Any]:
@@ -200,10 +192,9 @@ def spin_ms() -> float:
 
 
 def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        if found:
-            return found[1]
+    with contextlib.suppress(OSError):  # there is no such file on macOS and Windows
+        for model in re.findall(r"(?m)^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text()):
+            return model
     return platform.processor() or platform.machine()
 
 

@@ -36,11 +36,8 @@ def topic_metadata(connection: Connection, topic: str) -> TopicMetadata:
 def ensure_topic(config: Mapping[str, Any], topic: str, *, partitions: int = 6, replication: int = -1) -> None:
     """Create the topic unless it is there, and wait until it can be used.
 
-    Args:
-        config: client configuration.
-        topic: its name.
-        partitions: how many a new topic gets (6 is the Confluent Cloud console's default).
-        replication: its replication factor; -1 leaves it to the cluster (on Confluent Cloud: 3).
+    A new one gets as many partitions (6 is the Confluent Cloud console's default), and the replication factor, which -1
+    leaves to the cluster (on Confluent Cloud: 3).
 
     Raises:
         ClusterError: no connection, no right to create it, or the cluster refuses name, partitions or replication.
