@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from confluent_kafka.admin import AdminClient
 
 from harness.client import connect
-from harness.config import ClientConfig, check_parameters, producer_settings, shown_settings
+from harness.config import ClientConfig, producer_settings, shown_settings
 from harness.errors import ConfigError
 from harness.topics import metadata, topic_metadata
+
+CHOICES = ("auto", "cloud", "local", "distant", "simulated")
 
 
 @dataclass
@@ -43,7 +45,8 @@ def open_cluster(choice: str = "auto", config: Mapping[str, str] | None = None, 
     global _opened
     _opened.close()  # before anything is judged: a wrong parameter must not leave the old cluster in use
     _opened = stack = contextlib.ExitStack()
-    check_parameters(1, 1, cluster_choice=choice)
+    if choice not in CHOICES:
+        raise ConfigError(f"cluster_choice has to be one of {', '.join(CHOICES)}.")
     if choice == "cloud" and config is None:
         raise ConfigError("No credentials found: copy client.properties.example to client.properties and fill it in.")
     given = ClientConfig(config) if config and choice in ("auto", "cloud") else None

@@ -76,31 +76,19 @@ def refused_settings(error: Exception, settings: Iterable[str]) -> list[str]:
     return [key for key in settings if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", said)]
 
 
-CLUSTER_CHOICES = ("auto", "cloud", "local", "distant", "simulated")
-
-
-def require(holds: bool, sentence: str) -> None:
-    """Raise ConfigError with the sentence unless it holds."""
-    if not holds:
-        raise ConfigError(sentence)
-
-
 def check_whole(name: str, value: object) -> None:
     """Raise ConfigError, with the parameter's name, unless it is a whole number of 1 or more."""
-    require(type(value) is int and value > 0, f"{name} has to be a whole number, 1 or more.")
+    if type(value) is not int or value < 1:
+        raise ConfigError(f"{name} has to be a whole number, 1 or more.")
 
 
-def check_parameters(
-    num_messages: int, batch_size: int, *, blocks: int | None = None, cluster_choice: str = "auto", saved_run: str = ""
-) -> None:
+def check_parameters(num_messages: int, batch_size: int, blocks: int | None = None) -> None:
     """Judge the notebook's parameters before anything is sent; ConfigError names the one that can't be used."""
     check_whole("num_messages", num_messages)
     check_whole("batch_size", batch_size)
-    require(batch_size <= num_messages, "batch_size can't be larger than num_messages; make it smaller.")
     check_whole("blocks (unless it is None)", 1 if blocks is None else blocks)
-    require(cluster_choice in CLUSTER_CHOICES, f"cluster_choice has to be one of {', '.join(CLUSTER_CHOICES)}.")
-    found = saved_run == "" or (isinstance(saved_run, str) and Path(saved_run).is_dir())
-    require(found, 'saved_run has to name a folder, such as "results/2026-11-22_..."; "" is to measure.')
+    if batch_size > num_messages:
+        raise ConfigError("batch_size can't be larger than num_messages; make it smaller.")
 
 
 LOGIN = ("bootstrap.servers", "security.protocol", "sasl.mechanisms", "sasl.username", "sasl.password")

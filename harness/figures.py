@@ -2,10 +2,9 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import matplotlib
@@ -53,28 +52,6 @@ def show_figure(figure: Figure, name: str, caption: str, folder: Path | None = N
         with contextlib.suppress(OSError):  # it is shown all the same
             (folder / f"{name}.png").write_bytes(png.getvalue())
     display(Image(png.getvalue(), alt=caption), Markdown(f"*{caption}*"))
-
-
-def waits(runs: Iterable[ProducerRun]) -> tuple[Figure, str]:
-    """The distribution of a message's wait for its acknowledgement, a line for each run; and the caption."""
-    figure, axes = new_figure(figsize=(9, 4.2))
-    halves = {}
-    for mode, style in (("async", "--"), ("sync", "-")):
-        quantiles = [run.wait_quantiles_s for run in runs if run.mode == mode and run.wait_quantiles_s]
-        for run in quantiles:
-            axes.plot([1000 * s for s in run], [n / 2 for n in range(201)], style, color=COLOURS[mode], alpha=0.4)
-        if quantiles:
-            halves[mode] = 1000 * median(run[100] for run in quantiles)
-            axes.text(halves[mode], 103, mode, color=COLOURS[mode], ha="center", fontweight="bold")
-    axes.set(xscale="log", ylim=(-3, 112))
-    said = " and ".join(f"{approx(wait)} ms ({mode})" for mode, wait in halves.items())
-    title = f"Half of the messages wait no longer than {said}"
-    label(axes, title, "wait for the acknowledgement (ms)", "messages that waited no longer (%)")
-    caption = (
-        "The share of messages whose wait, from produce() to the report, was at most this long, on a log scale; each "
-        f"line is one run. Half of the messages wait no longer than {said} (medians of the runs' medians)."
-    )
-    return figure, caption
 
 
 DARK = "#222222"  # for what is neither sync nor async

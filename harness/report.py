@@ -43,6 +43,7 @@ def _medians(runs: list[ProducerRun]) -> dict[str, float]:
         "batch_s": median(batch.elapsed_s for run in runs for batch in run.batches),
         "delivered_s": median(batch.delivered_s for run in runs for batch in run.batches),
         "wait_s": median(run.wait_quantiles_s[100] for run in runs),
+        "wait_99_s": median(run.wait_quantiles_s[198] for run in runs),
         "requests_rate": requests / printed(time_s),
         "messages_per_request": messages / max(1, requests),
         **{key: median(run.network.get(key, 0) for run in runs) for key in ("rtt_ms", "queue_ms", "outbuf_ms")},
