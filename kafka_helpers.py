@@ -28,7 +28,7 @@ from harness.errors import ClusterError, ConfigError, ResultsError, RunIncomplet
 from harness.measurement import measured
 from harness.read_back import find_messages, reconcile
 from harness.results import Results, check_folder, environment, load_results, new_folder, newest
-from harness.runs import BatchTiming, ProducerRun, alternating, batches_frame, checked, in_blocks
+from harness.runs import BatchTiming, ProducerRun, batches_frame, checked, in_blocks
 from harness.topics import end_offsets, ensure_topic, topic_metadata
 
 # --- The messages ----------------------------------------------------------------------------------------------------

@@ -42,12 +42,6 @@ def known(said: Sequence[str], meanings: Iterable[tuple[str, str]] = (*LASTING, 
     return None
 
 
-def in_words(error_name: str) -> str:
-    """The client's name for an error, such as _MSG_TIMED_OUT, in words; another name stays as it is."""
-    code = getattr(KafkaError, error_name, None)
-    return KafkaError(code).str().partition(": ")[2].lower() if isinstance(code, int) else error_name
-
-
 CONNECT_TIMEOUT_S = 12.0
 # Confluent advises more than 10 s on slow links; less than the above, so that the client can say what took so long.
 HANDSHAKE_MS = 11_000

@@ -32,11 +32,8 @@ _opened = contextlib.ExitStack()  # of the cluster that was opened last
 def open_cluster(choice: str = "auto", config: Mapping[str, str] | None = None, *, rtt_ms: int = 25) -> Cluster:
     """Find or start a cluster, and say in a line which it is. One that was opened before is closed first.
 
-    Args:
-        choice: ``auto`` takes credentials if there are any, else a local Kafka; or ``cloud``, ``local``, ``distant``
-            (three local brokers behind a round trip) or ``simulated`` (the client's own mock cluster).
-        config: credentials, as from ``load_config``; None where there are none.
-        rtt_ms: the round trip of a distant or simulated cluster, in milliseconds.
+    ``auto`` takes the credentials if there are any, else a local Kafka; ``distant`` is three local brokers behind a
+    round trip of ``rtt_ms`` milliseconds, ``simulated`` the client's own mock cluster.
 
     Raises:
         ConfigError: the choice is unknown, or ``cloud`` without credentials.
@@ -58,10 +55,10 @@ def open_cluster(choice: str = "auto", config: Mapping[str, str] | None = None, 
 
 def _configured(config: ClientConfig, stack: contextlib.ExitStack) -> Cluster:
     cloud = re.search(r"\.([a-z0-9-]+)\.([a-z]+)\.confluent\.cloud", config["bootstrap.servers"])
-    if cloud:
-        farewell = "Delete the cluster in the Confluent Cloud console now, unless you still need it."
-        return Cluster("cloud", f"Confluent Cloud ({cloud[2]} {cloud[1]})", config, stack.close, farewell)
-    return Cluster("other", "Kafka as configured", config, stack.close, "Your Kafka goes on: it was not started here.")
+    if not cloud:
+        return Cluster("other", "Kafka as configured", config, stack.close, "Your Kafka goes on.")
+    farewell = "Delete the cluster in the Confluent Cloud console now, unless you still need it."
+    return Cluster("cloud", f"Confluent Cloud ({cloud[2]} {cloud[1]})", config, stack.close, farewell)
 
 
 def _started(choice: str, rtt_ms: int, stack: contextlib.ExitStack) -> Cluster:

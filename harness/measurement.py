@@ -138,9 +138,9 @@ class Measurement:
     def _failed(self, timing: BatchTiming, error: KafkaError, message: Message) -> None:
         timing.failed += 1
         self.result.undelivered.append((message.key(), message.value()))
-        self.result.errors[error.name()] = self.result.errors.get(error.name(), 0) + 1
+        self.result.errors[error.str()] = self.result.errors.get(error.str(), 0) + 1
         if error.fatal():
-            self.stop(f"the client gave up: {error.name()}")
+            self.stop(f"the client gave up: {error.str()}")
         elif error.code() == KafkaError._MSG_TIMED_OUT:
             self.stop(f"no acknowledgement within {self._timeout_s:g} s")
 
@@ -162,7 +162,7 @@ class Measurement:
         try:
             self.producer.poll(timeout_s)
         except (KafkaException, SystemError) as error:
-            self.stop(f"the client gave up: {client_error(error).name()}")
+            self.stop(f"the client gave up: {client_error(error).str()}")
 
     def wait_for_all(self) -> None:
         """Wait until each message that was handed over is acknowledged or has failed, and serve its report."""
@@ -170,7 +170,7 @@ class Measurement:
             while not self.result.stopped and self.producer.flush(1):
                 pass  # in short waits: what is handed over as the run is stopped may be purged too early
         except (KafkaException, SystemError) as error:
-            self.stop(f"the client gave up: {client_error(error).name()}")
+            self.stop(f"the client gave up: {client_error(error).str()}")
         if self.result.stopped:
             raise Stopped
 

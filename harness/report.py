@@ -176,17 +176,6 @@ def incomplete(runs: Sequence[ProducerRun]) -> list[str]:
     ]
 
 
-def show_estimate(num_messages: int, sync_runs: int, round_trip_ms: float, message_ms: float) -> float:
-    """Print what a synchronous run will take, from the messages that were timed before, and return that in seconds."""
-    seconds = num_messages * printed(message_ms) / 1000
-    print(
-        f"A synchronous message takes {approx(message_ms)} ms: {approx(round_trip_ms)} ms for the round trip, the "
-        f"rest in the client.\nEstimate: {num_messages:,} x {approx(message_ms)} ms = {duration(seconds)} for a "
-        f"synchronous run; {sync_runs} of these, beside asynchronous ones, which are short."
-    )
-    return seconds
-
-
 def estimate_check(results: Results) -> str:
     """The estimated time of a synchronous run beside the measured one, and in words whether that was a miss."""
     times, estimated_s = run_times(results.runs, "sync"), results.environment.get("estimated s")

@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from harness.client import in_words
 from harness.errors import RunIncomplete
 
 INTERRUPTED = "interrupted"
@@ -103,9 +102,11 @@ def checked(run: ProducerRun) -> ProducerRun:
 
 def outcome(run: ProducerRun) -> str:
     """What became of an incomplete run's messages, as a clause."""
-    reasons = ", ".join(f"{in_words(name)}: {count:,}" for name, count in run.errors.items())
-    said = f"{counted(run.acknowledged, 'message')} acknowledged, {run.failed:,} failed"
-    return said + (f" ({reasons})" if reasons else "") + (f"; stopped: {run.stopped}" if run.stopped else "")
+    said = [f"{counted(run.acknowledged, 'message')} acknowledged, {run.failed:,} failed"]
+    said += [f"{count:,} with {reason!r}" for reason, count in run.errors.items()]
+    if run.stopped:
+        said.append(f"stopped: {run.stopped}")
+    return "; ".join(said)
 
 
 def counted(number: int, thing: str) -> str:
@@ -120,11 +121,6 @@ def rounds(number: int, things: Iterable) -> Iterator[tuple[int, Any]]:
         for thing in things:
             yield round_, thing
         things.reverse()
-
-
-def alternating(first: str, second: str, number: int) -> list[str]:
-    """So many runs of both, in the order first, second, second, first, ..."""
-    return [name for _, name in rounds(number, (first, second))]
 
 
 def in_blocks(blocks: int) -> list[str]:
