@@ -13,46 +13,31 @@ INTERRUPTED = "interrupted"
 
 @dataclass
 class BatchTiming:
-    """One batch of a run.
-
-    Attributes:
-        elapsed_s: the time its sender spent on it, from its first ``produce()`` until the next batch may begin.
-        delivered_s: from its first ``produce()`` to the report on its last message, which ``poll`` or ``flush`` serves.
-        started_s: from the run's first ``produce()`` to this batch's first.
-    """
+    """One batch of a run; times are in seconds."""
 
     messages: int
-    elapsed_s: float = 0.0
-    delivered_s: float = 0.0
+    elapsed_s: float = 0.0  # its sender spent on it, from its first produce() until the next batch may begin
+    delivered_s: float = 0.0  # from its first produce() to the report on its last message, served by poll or flush
     acknowledged: int = 0
     failed: int = 0
-    started_s: float = 0.0
+    started_s: float = 0.0  # from the run's first produce() to this batch's first
 
 
 @dataclass
 class ProducerRun:
-    """One producer sending all messages once.
+    """One producer sending all messages once; times are in seconds."""
 
-    Attributes:
-        mode: ``async`` or ``sync``.
-        elapsed_s: from the first ``produce()`` to the last acknowledgement (or report of failure).
-        errors: why messages failed, with how many for each reason.
-        queue_full: how often the client's queue was full and the sender had to wait.
-        stopped: empty, or why the run ended before all messages were acknowledged.
-        wait_quantiles_s: acknowledged messages' time from ``produce()`` to the report: quantiles 0, 0.5 % ... 100 %.
-        network: what the client's own statistics say of this run, see :class:`harness.network.Network`.
-        undelivered: (key, value) of the failed messages, for whoever wants to send them again; not saved.
-    """
-
-    mode: str
+    mode: str  # async or sync
     run_id: str = ""
     batches: list[BatchTiming] = field(default_factory=list, repr=False)
-    elapsed_s: float = 0.0
-    errors: dict[str, int] = field(default_factory=dict)
-    queue_full: int = 0
-    stopped: str = ""
+    elapsed_s: float = 0.0  # from the first produce() to the last acknowledgement (or report of failure)
+    errors: dict[str, int] = field(default_factory=dict)  # why messages failed, with how many for each reason
+    queue_full: int = 0  # how often the client's queue was full and the sender had to wait
+    stopped: str = ""  # why the run ended before all messages were acknowledged
+    # Acknowledged messages' time from produce() to the report: quantiles 0, 0.5 % ... 100 %.
     wait_quantiles_s: list[float] = field(default_factory=list, repr=False)
-    network: dict[str, float] = field(default_factory=dict, repr=False)
+    network: dict[str, float] = field(default_factory=dict, repr=False)  # as Network.summary() has it
+    # Key and value of the failed messages, for whoever wants to send them again; not saved.
     undelivered: list[tuple[bytes | None, bytes | None]] = field(default_factory=list, repr=False)
 
     @property
