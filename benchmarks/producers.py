@@ -1,13 +1,11 @@
 """This project's producers beside other ways to send: the same messages to the same Kafka, in alternation.
 
-``python -m benchmarks.producers`` measures, saves, and writes the numbers into README.md; with ``--report`` it only
-writes what is saved.
+``python -m benchmarks.producers`` measures, saves, and writes the numbers into README.md.
 """
 
 import asyncio
 import json
 import re
-import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -182,13 +180,7 @@ def report(folder: Path) -> None:
     print(text)
 
 
-def main() -> None:
-    if sys.argv[1:] != ["--report"]:
-        messages: Messages = [(None, b"%0100d" % number) for number in range(1_000_000)]
-        with LocalKafka() as kafka:
-            compete(kafka.config, HERE, CONTESTANTS, 5, messages)
-    report(HERE)
-
-
 if __name__ == "__main__":
-    main()
+    with LocalKafka() as kafka:
+        compete(kafka.config, HERE, CONTESTANTS, 5, [(None, b"%0100d" % number) for number in range(1_000_000)])
+    report(HERE)
