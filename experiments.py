@@ -99,7 +99,7 @@ def measure_designs(each: int = 8, num_messages: int = 20_000, blocks: int = 6, 
         print(f"{number} of {2 * each} measurements saved in {file}", flush=True)
 
 
-def round_trip_law(num_messages: int, *, repeats: int = 3, seconds: float = 0.6, warm_s: float = 6) -> pd.DataFrame:
+def round_trip_law(num_messages: int, *, repeats: int = 3, seconds: float = 0.6, warm_s: float = 10) -> pd.DataFrame:
     """How does the time per message depend on the round trip? Three brokers, TLS and login, at several distances.
 
     A synchronous run lasts about ``seconds``, an asynchronous one sends all. In the table, ``set_ms`` is the chosen
