@@ -214,7 +214,7 @@ def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 
     return in_turns(repeats, ways)
 
 
-def broker_dies(mode: str, brokers: int, *, seconds: float, after_s: float = 1.0) -> pd.DataFrame:
+def broker_dies(mode: str, brokers: int, seconds: float, after_s: float = 1.0) -> pd.DataFrame:
     """What if a broker is killed while a source offers messages? A lone one is started again. A row a batch."""
     messages, clock = kh.make_messages(mode, round(seconds * SOURCE_RATE)), {}
 
