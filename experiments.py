@@ -12,10 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
-from queue import SimpleQueue
 from time import perf_counter
 
 import pandas as pd
@@ -24,51 +22,44 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.aio import AIOProducer
 
 import kafka_helpers as kh
-from harness.client import Connection, connect
-from harness.config import producer_settings, quiet_logger
+from harness.client import connect
 from harness.measurement import PRIMER, prime
-from harness.read_back import find_messages
-from harness.runs import ProducerRun, checked, in_blocks, rounds
-from harness.topics import topic_metadata
-from local_kafka import LocalKafka
+from harness.runs import checked, in_blocks, rounds
+from local_kafka import LocalKafka, quiet_logger
 
 PRODUCERS = {"async": kh.produce_async, "sync": kh.produce_sync}
 ROUND_TRIPS_MS = (5, 50, 0, 20)  # not in order, so that a drift doesn't look like an effect
 WAITS = (1, 2, 5, 10, 50, 100, 500, 2_000, 10_000)
 SETTINGS = ("as measured", "acks=all", "acks=1", "acks=0", "linger.ms=0", "linger.ms=100", "compression.type=lz4")
-NOT_IDEMPOTENT = {"enable.idempotence": "false"}  # since idempotence needs acks=all
 SOURCE_RATE, SOURCE_BATCH = 1_000, 50  # messages a second, and in a batch, while a broker dies
 DEAD_S = 1.0  # from killing the broker to starting it again
-LONGEST_LIFE_S = 0.5  # of a program that is killed
 Config = Mapping[str, str]
 Row = dict[str, float]
 
 
-def counts(run: ProducerRun) -> Row:
-    """What a table has of a complete run."""
-    return {"messages": checked(run).acknowledged, "elapsed_s": run.elapsed_s}
-
-
-def _wait(connection: Connection[Producer]) -> None:
-    """Until all is answered, or the user stops it."""
-    while connection.client.flush(0.5):
-        connection.stop.check()
-    connection.stop.check()
+def timed(mode: str, config: Config, topic: str, messages: list) -> Row:
+    """A complete run of one of the two producers."""
+    run = checked(PRODUCERS[mode](config, topic, messages))
+    return {"messages": run.acknowledged, "elapsed_s": run.elapsed_s}
 
 
 def send(config: Config, topic: str, messages: Iterable, wait_every: int = 0, look=None, **settings) -> Row:
     """Send with other settings; wait after every so many messages, or only at the end, with a look after every 500."""
     failures: list = []
-    with connect(Producer, producer_settings(config), **settings) as connection:
+    with connect(Producer, kh.producer_settings(config), **settings) as connection:
+
+        def wait() -> None:
+            while producer.flush(0.5):
+                connection.stop.check()
+            connection.stop.check()
+
         prime(connection, topic)
         producer, number, started = connection.client, 0, perf_counter()
         for number, (key, value) in enumerate(messages, start=1):
             producer.produce(topic, value, key, -1, lambda error, _: error and failures.append(error))
-            if wait_every and number % wait_every == 0:
-                _wait(connection)
-            elif not wait_every and number % 500 == 0:
-                look(producer) if look else producer.poll(0)
-        _wait(connection)
+            if number % (wait_every or 500) == 0:
+                wait() if wait_every else (look or Producer.poll)(producer, 0)
+        wait()
         return {"messages": number - len(failures), "elapsed_s": perf_counter() - started}
 
 
@@ -82,86 +73,59 @@ def same_twice(config: Config, topic: str, num_messages: int, *, blocks: int = 8
     messages, share = kh.make_messages("same", num_messages), {"async": 1, "sync": 4}
     names = {mode: itertools.cycle(("A", "A again", "A again", "A")) for mode in PRODUCERS}
     return pd.DataFrame(
-        {"mode": mode, "name": next(names[mode])} | counts(PRODUCERS[mode](config, topic, messages[:: share[mode]]))
+        {"mode": mode, "name": next(names[mode])} | timed(mode, config, topic, messages[:: share[mode]])
         for mode in in_blocks(blocks)
     )
 
 
-def measure_design(design: str, num_messages: int, *, blocks: int = 6) -> pd.DataFrame:
-    """A whole measurement on a broker of its own, by the ``new`` or the ``old`` design: a row a run.
-
-    ``jit_s`` is the processor time of Java's optimizing compiler meanwhile, connecting included.
-    """
-    warm_up, order = kh.warm_up, in_blocks(blocks)
-    if design == "old":
-        warm_up, order = _old_warm_up, kh.alternating("async", "sync", blocks)
-    messages, rows = kh.make_messages(design, num_messages), []
-    with LocalKafka() as kafka:
-        kh.ensure_topic(kafka.config, design)
-        warm_up(kafka.config, design)
-        for number, mode in enumerate(order, start=1):
-            before = _jit_s(kafka)
-            sent = counts(PRODUCERS[mode](kafka.config, design, messages))
-            rows.append({"design": design, "order": number, "mode": mode, **sent, "jit_s": _jit_s(kafka) - before})
-    return pd.DataFrame(rows)
-
-
-def _old_warm_up(config: Config, topic: str) -> None:
-    messages, legs = kh.make_messages("warm-up", 20_000), []
-    checked(kh.produce_async(config, topic, messages))
-    ends = time.monotonic() + 30
-    while time.monotonic() < ends and not (len(legs) > 4 and min(legs[-3:]) > 0.95 * min(legs[:-3])):
-        run = checked(kh.produce_sync(config, topic, kh.for_seconds(2.5, messages), batch_size=10))
-        legs.append(1000 * run.elapsed_s / run.acknowledged)
+def measure_designs(each: int = 8, num_messages: int = 20_000, blocks: int = 6, file="results/designs.csv") -> None:
+    """So many whole measurements by each design, old and new in turns, on brokers of their own; saved after each."""
+    rows: list[dict] = []
+    for number, design in enumerate(("old", "new") * each, start=1):
+        date, messages = kh.environment()["date"], kh.make_messages(design, num_messages)
+        with LocalKafka() as kafka:
+            kh.ensure_topic(kafka.config, design)
+            if design == "new":
+                kh.warm_up(kafka.config, design)
+                order = in_blocks(blocks)
+            else:  # half a minute of hardly anything but synchronous messages
+                checked(kh.produce_async(kafka.config, design, messages))
+                for _ in range(12):
+                    checked(kh.produce_sync(kafka.config, design, kh.for_seconds(2.5, messages), batch_size=10))
+                order = [mode for _, mode in rounds(blocks, PRODUCERS)]
+            about = {"design": design, "measurement": number, "date": date}
+            rows += [about | {"mode": mode} | timed(mode, kafka.config, design, messages) for mode in order]
+        pd.DataFrame(rows).to_csv(file, index=False, lineterminator="\n")
+        print(f"{number} of {2 * each} measurements saved in {file}", flush=True)
 
 
-def _jit_s(kafka: LocalKafka) -> float:
-    """The processor time so far of the broker's C2 compiler threads, in seconds; Linux tells it."""
-    stats = [file.read_text() for file in Path(f"/proc/{kafka.processes[0].pid}/task").glob("*/stat")]
-    return sum(sum(map(int, stat.rpartition(")")[2].split()[11:13])) for stat in stats if "(C2 Comp" in stat) / 100
-
-
-def measure_designs(each: int = 8, num_messages: int = 20_000, file: str = "results/designs.csv") -> None:
-    """So many measurements by each design, old and new in turns; what there is is saved after each."""
-    tables: list[pd.DataFrame] = []
-    for design in ("old", "new") * each:
-        about = {"measurement": len(tables) + 1, "date": kh.environment()["date"]}
-        tables.append(measure_design(design, num_messages).assign(**about))
-        pd.concat(tables).to_csv(file, index=False, lineterminator="\n")
-        print(f"{len(tables)} of {2 * each} measurements saved in {file}", flush=True)
-
-
-def round_trip_law(num_messages: int, *, repeats: int = 3, seconds: float = 0.6, warm_s: float = 6) -> pd.DataFrame:
+def round_trip_law(num_messages: int, *, repeats: int = 3, seconds: float = 0.6, warm_s: float = 10) -> pd.DataFrame:
     """How does the time per message depend on the round trip? Three brokers, TLS and login, at several distances.
 
     A synchronous run lasts about ``seconds``, an asynchronous one sends all. In the table, ``set_ms`` is the chosen
-    distance, ``round_trip_ms`` that of other requests, measured before the runs.
+    distance, ``round_trip_ms`` the shortest of 21 times of a question that a broker answers at once, for metadata.
     """
-    rows, messages = [], kh.make_messages("law", num_messages)
+    tables, messages = [], kh.make_messages("law", num_messages)
     for ms in ROUND_TRIPS_MS:
         with LocalKafka(3, distance_ms=ms) as kafka:
             kh.ensure_topic(kafka.config, "law")
             kh.produce_at_once(kafka.config, "law", messages, seconds=warm_s)
-            place = {"set_ms": ms, "round_trip_ms": _round_trip_ms(kafka.config, "law")}
+            with connect(AdminClient, kafka.config) as connection:
+                moments = [kh.topic_metadata(connection, "law") and perf_counter() for _ in range(22)]
+            round_trip_s = min(after - before for before, after in itertools.pairwise(moments))
             shares = {"async": messages, "sync": messages[: max(16, int(1000 * seconds / (ms + 3)))]}
-            for repeat, mode in rounds(1 + repeats, PRODUCERS):
-                sent = counts(PRODUCERS[mode](kafka.config, "law", shares[mode]))
-                rows.append({**place, "mode": mode, "repeat": repeat, **sent})
-    return pd.DataFrame(rows).query("repeat > 0")  # the first round still warms up
-
-
-def _round_trip_ms(config: Config, topic: str) -> float:
-    """The shortest of 21 times of a question that a broker answers at once: for a topic's metadata."""
-    with connect(AdminClient, config) as connection:
-        moments = [topic_metadata(connection, topic) and perf_counter() for _ in range(22)]
-    return 1000 * min(after - before for before, after in itertools.pairwise(moments))
+            ways = {mode: partial(timed, mode, kafka.config, "law", shares[mode]) for mode in shares}
+            table = in_turns(1 + repeats, ways, "mode")
+            tables.append(table.assign(set_ms=ms, round_trip_ms=1000 * round_trip_s))
+    return pd.concat(tables).query("repeat > 0")  # the first round still warms up
 
 
 def other_settings(config: Config, topic: str, num_messages: int, most_waits: int, repeats: int) -> pd.DataFrame:
     """Which settings change the answer? Both ways of sending with each of ``SETTINGS``; sync sends ``most_waits``."""
     messages, ways = kh.make_messages("settings", num_messages), {}
     for name in SETTINGS:
-        settings = dict([name.split("=")] if "=" in name else []) | (NOT_IDEMPOTENT if "acks" in name else {})
+        settings: dict = dict([name.split("=")] if "=" in name else [])
+        settings["enable.idempotence"] = "acks" not in settings  # since it needs acks=all
         ways[f"async {name}"] = partial(send, config, topic, messages, **settings)
         ways[f"sync {name}"] = partial(send, config, topic, messages[:most_waits], wait_every=1, **settings)
     table = in_turns(repeats, ways)
@@ -181,37 +145,35 @@ def slow_batches(config: Config, topic: str, num_messages: int, *, runs: int = 1
 
     Of ``elapsed_s``, ``poll_s`` is for serving as many ``reports``; ``cpu_s`` is the sending thread's processor time.
     """
-    tables, messages = [], kh.make_messages("slow", num_messages)
+    messages, moments = kh.make_messages("slow", num_messages), []
 
-    def look(producer: Producer) -> None:
+    def look(run: int, producer: Producer, timeout_s: float) -> None:
         waiting, began = len(producer), perf_counter()
-        producer.poll(0)
-        moments.append((began, perf_counter(), time.thread_time(), waiting - len(producer)))
+        producer.poll(timeout_s)
+        moments.append((run, began, perf_counter(), time.thread_time(), waiting - len(producer)))
 
-    for number in range(1, 1 + runs):
-        moments: list[tuple] = []
-        send(config, topic, messages, look=look)
-        table = pd.DataFrame(moments, columns=["began", "ended", "cpu", "reports"])
-        table = table.assign(run=number, elapsed_s=table["ended"].diff(), poll_s=table["ended"] - table["began"])
-        tables.append(table.assign(cpu_s=table["cpu"].diff()).drop(columns=["began", "ended", "cpu"])[1:])
-    return pd.concat(tables, ignore_index=True)
+    for run in range(1, 1 + runs):
+        send(config, topic, messages, look=partial(look, run))
+    table = pd.DataFrame(moments, columns=["run", "began", "ended", "cpu", "reports"])
+    table["poll_s"] = table["ended"] - table["began"]
+    table[["elapsed_s", "cpu_s"]] = table.groupby("run")[["ended", "cpu"]].diff()
+    return table.dropna().drop(columns=["began", "ended", "cpu"])
 
 
 def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 3) -> pd.DataFrame:
     """What do other ways of sending change? The slow ones send fewer messages."""
-    settings, messages = producer_settings(config), kh.make_messages("ways", num_messages)
+    settings, messages = kh.producer_settings(config), kh.make_messages("ways", num_messages)
 
     async def with_asyncio(messages: list, gathered: bool) -> Row:
         async with AIOProducer({**settings, "logger": quiet_logger()}) as producer:
             await producer.produce(topic, PRIMER, PRIMER)
             await producer.flush()
-            started, futures = perf_counter(), []
+            started, answers = perf_counter(), []
             for key, value in messages:
-                futures.append(await producer.produce(topic, value, key))
-                if not gathered:
-                    await futures[-1]
+                answer = await producer.produce(topic, value, key)
+                answers.append(answer) if gathered else await answer
             await producer.flush()
-            await asyncio.gather(*futures)
+            await asyncio.gather(*answers)
             return {"messages": len(messages), "elapsed_s": perf_counter() - started}
 
     def in_a_loop(*arguments) -> Row:
@@ -223,44 +185,37 @@ def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 
         with ThreadPoolExecutor(100) as pool, connect(Producer, settings) as connection:
 
             def deliver(message: tuple[bytes, bytes]) -> bool:
-                answers: SimpleQueue = SimpleQueue()
-                connection.client.produce(topic, message[1], message[0], -1, lambda error, _: answers.put(error))
-                return answers.get() is None
+                answer: Future = Future()
+                connection.client.produce(topic, message[1], message[0], -1, lambda error, _: answer.set_result(error))
+                return answer.result() is None
 
             prime(connection, topic)
             started = perf_counter()
             delivered = [pool.submit(deliver, message) for message in messages]
-            for each in delivered:
-                while not each.done():
-                    connection.client.poll(0.05)
-                    connection.stop.check()
-            return {"messages": sum(each.result() for each in delivered), "elapsed_s": perf_counter() - started}
+            while not all(map(Future.done, reversed(delivered))):
+                connection.client.poll(0.05)
+                connection.stop.check()
+            return {"messages": sum(map(Future.result, delivered)), "elapsed_s": perf_counter() - started}
 
     def producer_each(messages: list) -> Row:
-        started, failures = perf_counter(), []
-        for key, value in messages:
-            with connect(Producer, settings) as connection:
-                connection.client.produce(topic, value, key, -1, lambda error, _: error and failures.append(error))
-                _wait(connection)
-        return {"messages": len(messages) - len(failures), "elapsed_s": perf_counter() - started}
+        started = perf_counter()
+        delivered = sum(send(config, topic, [message])["messages"] for message in messages)
+        return {"messages": delivered, "elapsed_s": perf_counter() - started}
 
     ways = {
-        "produce_async": lambda: counts(kh.produce_async(config, topic, messages)),
+        "produce_async": partial(timed, "async", config, topic, messages),
         "failures only": partial(send, config, topic, messages, **{"delivery.report.only.error": True}),
         "AIOProducer, gathered": partial(in_a_loop, messages, True),
         "100 threads that wait": partial(in_threads, messages[:10_000]),
-        "produce_sync": lambda: counts(kh.produce_sync(config, topic, messages[:1_000])),
+        "produce_sync": partial(timed, "sync", config, topic, messages[:1_000]),
         "a producer for each message": partial(producer_each, messages[:20]),
         "AIOProducer, one by one": partial(in_a_loop, messages[:2], False),
     }
     return in_turns(repeats, ways)
 
 
-def broker_dies(mode: str, brokers: int, *, seconds: float, after_s: float = 1.0) -> pd.DataFrame:
-    """What if a broker dies while a source offers messages for so many seconds? A row a batch.
-
-    It is killed ``after_s`` after the first message, at ``killed_s`` on the run's clock. A lone one is started again.
-    """
+def broker_dies(mode: str, brokers: int, seconds: float, after_s: float = 1.0) -> pd.DataFrame:
+    """What if a broker is killed while a source offers messages? A lone one is started again. A row a batch."""
     messages, clock = kh.make_messages(mode, round(seconds * SOURCE_RATE)), {}
 
     def outage() -> None:
@@ -288,18 +243,16 @@ def broker_dies(mode: str, brokers: int, *, seconds: float, after_s: float = 1.0
             if fault.ident:  # it has been started
                 fault.join()
         found = kh.read_back(kafka.config, "dying", {mode: messages})
-    fates = found[["missing", "duplicated", "out_of_order"]].iloc[0]
-    return kh.batches_frame([run]).assign(brokers=brokers, killed_s=clock["killed"] - clock["begin"], **fates)
+    table = kh.batches_frame([run]).assign(brokers=brokers, killed_s=clock["killed"] - clock["begin"])
+    return table.assign(**found.iloc[0][["missing", "duplicated", "out_of_order"]])
 
 
 WAYS = {"sync": kh.produce_sync, "wait after every 100": partial(send, wait_every=100), "async": kh.produce_async}
+EVENT = kh.make_messages("%s", 1)[0][1].replace(b'"sequence":0', b'"sequence":%d')
 
 
 def program_dies(config: Config, topic: str, kills: int) -> pd.DataFrame:
-    """What if the program dies? Each way of sending is killed so often, at random moments, in a process of its own.
-
-    In the table, ``lost`` counts the messages that were handed over and are not in the topic.
-    """
+    """What if the program is killed at random moments? ``lost`` are messages ``handed_over`` and not in the topic."""
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     context.set_forkserver_preload([__name__])  # so that what it takes to import is imported once
     moments, rows, start = random.Random(7), [], kh.end_offsets(config, topic)
@@ -308,37 +261,30 @@ def program_dies(config: Config, topic: str, kills: int) -> pd.DataFrame:
         child = context.Process(target=_send_on, args=(way, dict(config), topic, run_id, gone_on), daemon=True)
         child.start()
         try:
-            while not gone_on.value:
-                child.join(0.001)
-                if child.exitcode is not None:
-                    raise kh.RunIncomplete("The program that was to be killed has ended by itself.")
-            time.sleep(moments.uniform(0, LONGEST_LIFE_S))
+            while child.is_alive() and not gone_on.value:
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, 0.5))
+            if not child.is_alive():
+                raise kh.RunIncomplete("The program that was to be killed has ended by itself.")
         finally:
             child.kill()
             child.join()
-        rows.append({"way": way, "run_id": run_id, "handed_over": gone_on.value})
+        rows.append((way, run_id, gone_on.value))
     time.sleep(1)  # what is still in the network's buffers arrives
-    sent = {row["run_id"]: map(partial(_numbered, row["run_id"]), range(row["handed_over"])) for row in rows}
-    found = find_messages(config, topic, sent, identify=_run_and_number, start=start).set_index("run_id")["missing"]
-    return pd.DataFrame(rows).assign(lost=found[[row["run_id"] for row in rows]].array)
+    sent = {run_id: map(partial(_event, run_id, gone_on), range(handed_over)) for _, run_id, handed_over in rows}
+    lost = kh.read_back(config, topic, sent, start=start)["missing"]
+    return pd.DataFrame(rows, columns=["way", "run_id", "handed_over"]).assign(lost=lost)
 
 
 def _send_on(way: str, config: Config, topic: str, run_id: str, gone_on) -> None:
-    def message(number: int) -> Iterator[bytes]:
-        gone_on.value = number  # when key and value are unpacked, however many messages have been read ahead
-        yield from _numbered(run_id, number)
-
-    WAYS[way](config, topic, map(message, itertools.count()))
+    WAYS[way](config, topic, map(partial(_event, run_id, gone_on), itertools.count()))
 
 
-def _numbered(run_id: str, number: int) -> tuple[bytes, bytes]:
-    """A message of the size of an event, made in a fraction of the time."""
-    return b"bike-%d" % (number % 2000), f"{run_id}/{number}/".encode().ljust(200, b".")
-
-
-def _run_and_number(value: bytes) -> tuple[str, int]:
-    run_id, number, _ = value.decode().split("/")
-    return run_id, int(number)
+def _event(run_id: str, gone_on, number: int) -> Iterator[bytes]:
+    """Key and value, made in a fraction of the usual time."""
+    gone_on.value = number  # when they are unpacked, however many messages have been read ahead
+    yield b"bike-%d" % (number % 2000)
+    yield EVENT % (run_id.encode(), number)
 
 
 LEFT_OUT = {"no callback": (False, True), "no flush": (True, False), "callback and flush": (True, True)}
@@ -358,30 +304,24 @@ def careless(config: Config, topic: str, size: int, looks: bool, flushes: bool) 
         value = b"." * (size if number == 50 else 100)
         producer.produce(topic, value, on_delivery=report if looks else None)
         producer.poll(0)
-    while flushes and producer.flush(0.2):
-        pass  # in short waits, so that the stop button is heard
+    if flushes:
+        producer.flush()
     return failed
 
 
 def nobody_looks(config: Config) -> pd.DataFrame:
-    """What does a program notice that looks at no delivery report, or leaves out ``flush()``?
-
-    Of 100 messages, ``arrived`` are in the topic; the program knows of ``noticed`` failures, for this ``reason``.
-    """
+    """What if nobody looks? Of 100 messages, how many have ``arrived``, and of how many failures the program knows."""
     patience = {"message.timeout.ms": "2000", "topic.metadata.propagation.max.ms": "1000", "logger": quiet_logger()}
     rows = []
     for number, (fault, program) in enumerate(itertools.product(FAULTS, LEFT_OUT)):
         (settings, size), topic = FAULTS[fault], f"nobody-looks-{number}"
         if has_topic := fault != "no such topic":
             kh.ensure_topic(config, topic)
-        try:
-            failed = careless({**config, **patience, **settings}, topic, size, *LEFT_OUT[program])
-        except SystemError:  # the client has lost an interrupt that fell into its callback
-            raise KeyboardInterrupt from None
+        with ThreadPoolExecutor(1) as pool:  # not in this thread: the client would lose an interrupt in its callback
+            failed = pool.submit(careless, {**config, **patience, **settings}, topic, size, *LEFT_OUT[program]).result()
         arrived = sum(kh.end_offsets(config, topic).values()) if has_topic else 0
-        row = {"fault": fault, "program": program, "arrived": arrived, "noticed": len(failed)}
-        rows.append(row | {"reason": failed[0] if failed else ""})
-    return pd.DataFrame(rows)
+        rows.append((fault, program, arrived, len(failed), failed[0] if failed else ""))
+    return pd.DataFrame(rows, columns=["fault", "program", "arrived", "noticed", "reason"])
 
 
 if __name__ == "__main__":

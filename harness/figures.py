@@ -1,7 +1,6 @@
 """The figures of both notebooks: their style, and what they show."""
 
 import contextlib
-import itertools
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -54,9 +53,6 @@ def show_figure(figure: Figure, name: str, caption: str, folder: Path | None = N
     display(Image(png.getvalue(), alt=caption), Markdown(f"*{caption}*"))
 
 
-DARK = "#222222"  # for what is neither sync nor async
-
-
 def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:
     """The rate of each complete run, in the order of time; and the caption."""
     figure, axes = new_figure(figsize=(9, 3.4))
@@ -74,58 +70,50 @@ def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:
 
 
 def law(points: pd.DataFrame, slope: float, own_ms: float) -> tuple[Figure, str]:
-    """Time per message against round trip, with the line that was fitted to sync; and the caption.
+    """Time per message against round trip, with the line of this slope and value at 0; and the caption.
 
-    Args:
-        points: columns ``name`` (a mode, or what was not used for the fit), ``round_trip_ms``, ``message_ms``.
-        slope: of the line.
-        own_ms: its value at 0.
+    ``points`` has the columns ``name`` (a mode, or ``rehearsal``), ``round_trip_ms`` and ``message_ms``.
     """
     figure, axes = new_figure()
-    for (name, some), other in zip(points.groupby("name", sort=False), ("", "", "*", "P"), strict=False):
-        marker, colour = MARKERS.get(str(name), other), COLOURS.get(str(name), DARK)
-        axes.plot(some["round_trip_ms"], some["message_ms"], marker, ms=11 if other else 6, color=colour, label=name)
+    for name, some in points.groupby("name", sort=False):
+        look = {"color": COLOURS.get(str(name), "black"), "marker": MARKERS.get(str(name), "*"), "label": name}
+        axes.plot(some["round_trip_ms"], some["message_ms"], ls="", ms=6 if name in COLOURS else 11, **look)
     x = numpy.geomspace(points["round_trip_ms"].min(), points["round_trip_ms"].max())
     axes.plot(x, slope * x + own_ms, color=COLOURS["sync"], lw=1)
     axes.set(xscale="log", yscale="log")
     title = f"A millisecond of round trip costs the synchronous producer {approx(slope)} ms a message"
     label(axes, title, "round trip, measured before the runs (ms)", "time per message (ms)")
     _legend(axes)
-    others = " and ".join(name for name in points["name"].unique() if name not in COLOURS) or "none"
     line = f"{approx(slope)} x round trip + {approx(own_ms)} ms"
-    caption = f"Squares: sync, with the line fitted to them, {line}. Circles: async. Not used for the fit: {others}."
-    return figure, f"Time per message against a round trip that was measured apart, on log scales. {caption}"
+    caption = "Time per message against a round trip that was measured apart, on log scales. Squares: sync, with the "
+    caption += f"line fitted to them, {line}. Circles: async."
+    if "rehearsal" in set(points["name"]):
+        caption += " Star: the rehearsal, not used for the fit, at the round trip without a distance plus its distance."
+    return figure, caption
 
 
 def settings(rates: pd.DataFrame) -> tuple[Figure, str]:
     """The rate of both producers: a row for each setting, a column for each (place, mode); and the caption."""
-    places = list(rates.columns.unique(0))
+    places, gains, spread = list(rates.columns.unique(0)), [], []
     figure, panels = new_figure(1, len(places), figsize=(9, 4.2), sharex=True, sharey=True, squeeze=False)
     for place, axes in zip(places, panels[0], strict=True):
         for mode in ("sync", "async"):
-            axes.plot(rates[place, mode], range(len(rates)), MARKERS[mode], color=COLOURS[mode], label=mode)
+            some = rates[place, mode]
+            axes.plot(some, range(len(some)), MARKERS[mode], color=COLOURS[mode], label=mode)
+            spread.append(f"{place}, {mode}: {approx(some.min())} to {approx(some.max())} messages / s")
+        gains.append(f"{approx((rates[place, 'async'] / rates[place, 'sync']).iloc[0])} times as fast {place}")
         axes.set(xscale="log", yticks=range(len(rates)), yticklabels=rates.index)
         label(axes, place, "messages / s", "")
     panels[0, 0].invert_yaxis()
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
-    gains = (
-        f"{approx(rates[place, 'async'].iloc[0] / rates[place, 'sync'].iloc[0])} times as fast {place}"
-        for place in places
-    )
+    _legend(panels[0, -1])
     figure.suptitle(f"As measured, async is {', '.join(gains)}", x=0.01, ha="left", fontweight="bold")
-    spread = (
-        f"{place}, {mode}: {approx(rates[place, mode].min())} to {approx(rates[place, mode].max())} messages / s"
-        for place, mode in itertools.product(places, COLOURS)
-    )
     return figure, f"The rate with each setting, on log scales. {'; '.join(spread).capitalize()}."
 
 
 def outage(batches: pd.DataFrame, outages: Mapping[int, tuple[float, float]]) -> tuple[Figure, str]:
-    """Time until a batch is acknowledged against the clock while a broker dies, a panel for each cluster; the caption.
+    """Time until a batch is acknowledged while a broker dies, a panel for each cluster; and the caption.
 
-    Args:
-        batches: columns ``brokers``, ``mode``, ``started_s``, ``delivered_s``.
-        outages: for each number of brokers from when to when sync stood still, in seconds on its run's clock.
+    ``outages`` says for each number of brokers from when to when sync stood still, in seconds on its run's clock.
     """
     figure, panels = new_figure(len(outages), 1, figsize=(9, 3.2 * len(outages)), squeeze=False)
     caption = "Time until a batch is acknowledged against its beginning, on a log scale; grey: sync stands still."
