@@ -11,7 +11,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
@@ -160,25 +160,28 @@ def slow_batches(config: Config, topic: str, num_messages: int, *, runs: int = 1
     return table.dropna().drop(columns=["began", "ended", "cpu"])
 
 
+async def with_asyncio(config: Config, topic: str, messages: Sequence[tuple], gathered: bool = True) -> float:
+    """The client's AIOProducer, each message awaited by itself or all together; how many seconds they took."""
+    async with AIOProducer({**kh.producer_settings(config), "logger": quiet_logger()}) as producer:
+        await producer.produce(topic, PRIMER, PRIMER)
+        await producer.flush()
+        started, answers = perf_counter(), []
+        for key, value in messages:
+            answer = await producer.produce(topic, value, key)
+            answers.append(answer) if gathered else await answer
+        await producer.flush()
+        await asyncio.gather(*answers)
+        return perf_counter() - started
+
+
 def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 3) -> pd.DataFrame:
     """What do other ways of sending change? The slow ones send fewer messages."""
     settings, messages = kh.producer_settings(config), kh.make_messages("ways", num_messages)
 
-    async def with_asyncio(messages: list, gathered: bool) -> Row:
-        async with AIOProducer({**settings, "logger": quiet_logger()}) as producer:
-            await producer.produce(topic, PRIMER, PRIMER)
-            await producer.flush()
-            started, answers = perf_counter(), []
-            for key, value in messages:
-                answer = await producer.produce(topic, value, key)
-                answers.append(answer) if gathered else await answer
-            await producer.flush()
-            await asyncio.gather(*answers)
-            return {"messages": len(messages), "elapsed_s": perf_counter() - started}
-
-    def in_a_loop(*arguments) -> Row:
+    def in_a_loop(messages: list, gathered: bool) -> Row:
         with ThreadPoolExecutor(1) as pool:  # the notebook's own thread has a loop already
-            return pool.submit(lambda: asyncio.run(with_asyncio(*arguments))).result()
+            sending = pool.submit(lambda: asyncio.run(with_asyncio(config, topic, messages, gathered)))
+            return {"messages": len(messages), "elapsed_s": sending.result()}
 
     def in_threads(messages: list) -> Row:
         # the connection ends first: what is under way then fails, and its threads need not wait

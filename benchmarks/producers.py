@@ -18,9 +18,10 @@ import jgo
 import pandas as pd
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.aio import AIOProducer
 
+from experiments import with_asyncio
 from harness.config import producer_settings
+from harness.measurement import PRIMER
 from harness.report import approx, printed
 from harness.results import environment
 from harness.runs import checked
@@ -31,7 +32,6 @@ from local_kafka import KAFKA_VERSION, LocalKafka, quiet_logger
 HERE = Path(__file__).resolve().parent
 PARTITIONS = 6
 REFERENCE = "produce_async"
-PRIMER = b"primer"  # sent before the clock, so that the client is connected and knows the topic
 Messages = list[tuple[None, bytes]]  # without keys, since perf-test can't vary them
 
 
@@ -60,19 +60,6 @@ def usual_loop(config: dict, topic: str, messages: Messages) -> float:
         producer.poll(0)
     producer.flush()
     return perf_counter() - started
-
-
-async def aio_producer(config: dict, topic: str, messages: Messages) -> float:
-    """confluent-kafka's AIOProducer: collect the futures, flush, await them together, as its documentation has it."""
-    async with AIOProducer({**producer_settings(config), "logger": quiet_logger()}) as producer:
-        primed = await producer.produce(topic, PRIMER)
-        await producer.flush()
-        await primed
-        started = perf_counter()
-        waiting = [await producer.produce(topic, value, key) for key, value in messages]
-        await producer.flush()
-        await asyncio.gather(*waiting)
-        return perf_counter() - started
 
 
 # As bin/kafka-producer-perf-test.sh and bin/kafka-run-class.sh start it, and no files of its own in /tmp.
@@ -120,7 +107,7 @@ class Contestant(NamedTuple):
 CONTESTANTS = [
     Contestant(REFERENCE, "this project's asynchronous producer", partial(own, produce_async), 1, PARTITIONS),
     Contestant("the usual loop", "as in the client's examples: arguments by name, `poll(0)` each", usual_loop),
-    Contestant("AIOProducer", "confluent-kafka's client for asyncio", aio_producer, 0.1),
+    Contestant("AIOProducer", "confluent-kafka's client for asyncio", with_asyncio, 0.1),
     Contestant("perf-test", "kafka-producer-perf-test (Java), tuned, after a warm-up", perf_test, 1, 1_000_000),
     Contestant("produce_sync", "this project's synchronous producer", partial(own, produce_sync), 0.003, PARTITIONS),
 ]
