@@ -268,7 +268,7 @@ def program_dies(config: Config, topic: str, kills: int) -> pd.DataFrame:
                 time.sleep(0.001)
             time.sleep(moments.uniform(0, 0.5))
             if not child.is_alive():
-                raise kh.RunIncomplete("The program that was to be killed has ended by itself.")
+                raise kh.ClusterError("The program that was to be killed has ended by itself.")
         finally:
             child.kill()
             child.join()

@@ -24,11 +24,11 @@ from confluent_kafka import KafkaException, Producer
 from harness.client import connect
 from harness.cluster import Cluster, describe_cluster, open_cluster
 from harness.config import ClientConfig, check_parameters, load_config, producer_settings
-from harness.errors import ClusterError, ConfigError, ResultsError, RunIncomplete, RunInterrupted
+from harness.errors import ClusterError, ConfigError, ResultsError, RunInterrupted
 from harness.measurement import measured
 from harness.read_back import find_messages, reconcile
 from harness.results import Results, check_folder, environment, load_results, new_folder, newest
-from harness.runs import BatchTiming, ProducerRun, batches_frame, checked, in_blocks
+from harness.runs import NEAR_MS, BatchTiming, ProducerRun, batches_frame, checked, in_blocks
 from harness.topics import end_offsets, ensure_topic, topic_metadata
 
 # --- The messages ----------------------------------------------------------------------------------------------------
@@ -135,9 +135,6 @@ def produce_sync(config: Config, topic: str, messages: Messages, *, batch_size: 
 
 
 # --- Before and after ------------------------------------------------------------------------------------------------
-
-
-NEAR_MS = 5.0  # a shorter round trip is one within a building
 
 
 def warm_up(config: Config, topic: str, *, at_most_s: float = 30.0) -> tuple[float, float]:

@@ -22,7 +22,3 @@ class ResultsError(PlainError):
 
 class RunInterrupted(PlainError):
     """The user stopped a measurement; says where the part that was measured is saved."""
-
-
-class RunIncomplete(PlainError):
-    """A run that something else rests on did not deliver all its messages; says why."""

@@ -16,7 +16,7 @@ import pandas as pd
 from IPython.display import Code, display
 
 from harness.results import Results
-from harness.runs import ProducerRun, counted, outcome
+from harness.runs import NEAR_MS, ProducerRun, counted, outcome
 
 # --- Averages --------------------------------------------------------------------------------------------------------
 
@@ -89,7 +89,6 @@ def duration(seconds: float) -> str:
 FULL_NAME = {"async": "asynchronous", "sync": "synchronous"}
 CLEARLY = 1.1  # times as fast: less than that is called no difference
 STANDS_OUT = 2.0  # a run that took so many times the median of its mode
-FAR_MS = 5.0  # a round trip
 
 
 def finding(results: Results) -> str:
@@ -118,7 +117,7 @@ def finding(results: Results) -> str:
         )
     cost = {mode: duration(times[mode] / summary[mode]["messages"]) for mode in FULL_NAME}
     said.append(f"A message costs {cost['async']} asynchronously and {cost['sync']} synchronously.")
-    if summary["sync"]["rtt_ms"] > FAR_MS:
+    if summary["sync"]["rtt_ms"] > NEAR_MS:
         said.append(
             "At this distance the cost of a synchronous message holds for other numbers of messages, too; the ratio "
             "grows with them."
@@ -132,7 +131,7 @@ def run_times(runs: Iterable[ProducerRun], mode: str) -> list[float]:
 
 
 def drift(runs: Sequence[ProducerRun]) -> list[str]:
-    """What speaks against taking a mode's complete runs for independent and alike; a sentence each."""
+    """What speaks against taking a mode's runs for complete, independent and alike; a sentence each."""
     said = []
     for mode in FULL_NAME:
         times = run_times(runs, mode)
@@ -143,7 +142,10 @@ def drift(runs: Sequence[ProducerRun]) -> list[str]:
             if min(later) > max(earlier):
                 said.append(f"The later {mode} runs were all slower than the earlier ones.")
         for number, run in enumerate(runs, start=1):
-            if run.mode != mode or not run.complete:
+            if run.mode != mode:
+                continue
+            if not run.complete:
+                said.append(f"Run {number} ({mode}) is incomplete, and left out of the averages: {outcome(run)}.")
                 continue
             if run.elapsed_s >= STANDS_OUT * median(times):
                 said.append(f"Run {number} took at least twice the median of the {mode} runs.")
@@ -165,15 +167,6 @@ def where_measured(results: Results) -> str:
         f"({e['cpu']}), {e['os']}, Python {e['python']}, confluent-kafka {e['confluent-kafka']}. "
         f"Data: {results.folder.as_posix()}.*"
     )
-
-
-def incomplete(runs: Sequence[ProducerRun]) -> list[str]:
-    """A sentence for each run that is not complete."""
-    return [
-        f"Run {number} ({run.mode}) is incomplete: {outcome(run)}. It is shown, but left out of averages and ratios."
-        for number, run in enumerate(runs, start=1)
-        if not run.complete
-    ]
 
 
 def estimate_check(results: Results) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from harness.errors import RunIncomplete
+from harness.errors import ClusterError
 
 INTERRUPTED = "interrupted"
+NEAR_MS = 5.0  # a shorter round trip is one within a building
 
 
 @dataclass
@@ -77,11 +78,11 @@ class ProducerRun:
 
 
 def checked(run: ProducerRun) -> ProducerRun:
-    """The run, if it is complete; else raises KeyboardInterrupt where the user stopped it, or RunIncomplete."""
+    """The run, if it is complete; else raises KeyboardInterrupt where the user stopped it, or ClusterError."""
     if run.stopped == INTERRUPTED:
         raise KeyboardInterrupt
     if not run.complete:
-        raise RunIncomplete(f"Not all messages were delivered: {outcome(run)}. Try again once the cluster is well.")
+        raise ClusterError(f"Not all messages were delivered: {outcome(run)}. Try again once the cluster is well.")
     return run
 
 
