@@ -23,7 +23,6 @@ class Cluster:
     name: str
     config: ClientConfig  # empty once the cluster is closed
     close: Callable[[], None]  # lets go of it; what was started here ends
-    farewell: str = "The local cluster has ended, and its data with it."
 
 
 _opened = contextlib.ExitStack()  # of the cluster that was opened last
@@ -55,10 +54,9 @@ def open_cluster(choice: str = "auto", config: Mapping[str, str] | None = None, 
 
 def _configured(config: ClientConfig, stack: contextlib.ExitStack) -> Cluster:
     cloud = re.search(r"\.([a-z0-9-]+)\.([a-z]+)\.confluent\.cloud", config["bootstrap.servers"])
-    if not cloud:
-        return Cluster("other", "Kafka as configured", config, stack.close, "Your Kafka goes on.")
-    farewell = "Delete the cluster in the Confluent Cloud console now, unless you still need it."
-    return Cluster("cloud", f"Confluent Cloud ({cloud[2]} {cloud[1]})", config, stack.close, farewell)
+    if cloud:
+        return Cluster("cloud", f"Confluent Cloud ({cloud[2]} {cloud[1]})", config, stack.close)
+    return Cluster("other", "Kafka as configured", config, stack.close)
 
 
 def _started(choice: str, rtt_ms: int, stack: contextlib.ExitStack) -> Cluster:

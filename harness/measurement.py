@@ -30,24 +30,22 @@ PRIMER = b"primer"  # its key, too: a compacted topic refuses a message without 
 def prime(connection: Connection, topic: str) -> int:
     """Send a message to each partition, and return how many that are."""
     producer: Producer = connection.client
-    partitions = list(topic_metadata(connection, topic).partitions)
-    left, failures, deadline = partitions.copy(), [], time.monotonic() + CONNECT_TIMEOUT_S
+    partitions = topic_metadata(connection, topic).partitions
+    failures, deadline = [], time.monotonic() + CONNECT_TIMEOUT_S
 
     def report(error: KafkaError | None, _message: Message) -> None:
         if error:
             failures.append(error)
 
     try:
-        while (left or len(producer)) and not failures and time.monotonic() < deadline:
-            with contextlib.suppress(BufferError):  # the queue is full: the rest once there is room
-                while left:
-                    producer.produce(topic, PRIMER, PRIMER, left[-1], report)
-                    left.pop()
+        for partition in partitions:
+            producer.produce(topic, PRIMER, PRIMER, partition, report)
+        while len(producer) and not failures and time.monotonic() < deadline:
             producer.flush(0.5)
             connection.stop.check()
     except (KafkaException, SystemError) as error:
         failures.append(client_error(error))
-    if failures or left or len(producer):
+    if failures or len(producer):
         said = failures[0] if failures else ""
         raise ClusterError(f"The topic {topic} can't be written to: {explain(said, connection.heard)}.")
     return len(partitions)
