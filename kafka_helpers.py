@@ -141,14 +141,9 @@ def warm_up(config: Config, topic: str, *, at_most_s: float = 30.0) -> tuple[flo
     """Send messages that don't count until cluster and client have stopped getting faster; then time some.
 
     Java compiles what is used often while it runs, so a new Kafka gets faster. First come connections, since each run
-    begins with one. Where the round trip is short, both producers follow in turns until the times of
-    both stand still; brokers on this machine that only seem far away would see too few messages that way: several
-    producers at once warm them up. A cloud's brokers are warm, and its quotas forbid the crowd.
-
-    Args:
-        config: client configuration.
-        topic: where to send to.
-        at_most_s: then it is enough, steady or not; the timing takes another third of that, or half.
+    begins with one. Where the round trip is short, both producers follow in turns until the times of both stand still,
+    for ``at_most_s`` seconds; brokers on this machine that only seem far away would see too few messages that way:
+    several producers at once warm them up. A cloud's brokers are warm, and its quotas forbid the crowd.
 
     Returns:
         Medians of three short synchronous runs, in milliseconds: the round trip of a request as the client's statistics

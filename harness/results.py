@@ -54,10 +54,11 @@ class Results:
             yield
         except KeyboardInterrupt:
             self.save()
-            messages = counted(self.runs[-1].acknowledged if self.runs else 0, "message")
-            said, folder = f"Interrupted after {messages} of run {len(self.runs) or 1}", self.folder.as_posix()
-            remedy = f'What was measured is in {folder}; to draw it, set saved_run to "{folder}".'
-            raise RunInterrupted(f"{said}. {remedy}") from None
+            messages, folder = self.runs[-1].acknowledged if self.runs else 0, self.folder.as_posix()
+            raise RunInterrupted(
+                f"Interrupted after {counted(messages, 'message')} of run {len(self.runs) or 1}. What was measured is "
+                f'in {folder}; to draw it, set saved_run to "{folder}".'
+            ) from None
 
     def add_table(self, name: str, table: pd.DataFrame) -> None:
         """Take in a further table, and save."""
@@ -67,8 +68,9 @@ class Results:
     @property
     def complete(self) -> bool:
         """Whether all planned runs are there, none was stopped, and both producers have a complete one."""
-        planned, modes = self.environment.get("planned runs", 0), {run.mode for run in self.runs if run.complete}
-        return len(modes) == 2 and len(self.runs) >= planned and not any(run.stopped for run in self.runs)
+        modes = {run.mode for run in self.runs if run.complete}
+        planned = len(self.runs) >= self.environment.get("planned runs", 0)
+        return planned and len(modes) == 2 and not any(run.stopped for run in self.runs)
 
     def save(self) -> None:
         """Write everything, where that fails to a temporary folder; an interrupt is raised once that is done.
