@@ -43,7 +43,7 @@ def timed(mode: str, config: Config, topic: str, messages: list) -> Row:
     return {"messages": run.acknowledged, "elapsed_s": run.elapsed_s}
 
 
-def send(config: Config, topic: str, messages: Iterable, wait_every: int = 0, look=None, **settings) -> Row:
+def send(config: Config, topic: str, messages: Iterable, wait_every=0, look=None, primed=True, **settings) -> Row:
     """Send with other settings; wait after every so many messages, or only at the end, with a look after every 500."""
     failures: list = []
     with connect(Producer, kh.producer_settings(config), **settings) as connection:
@@ -53,7 +53,8 @@ def send(config: Config, topic: str, messages: Iterable, wait_every: int = 0, lo
                 connection.stop.check()
             connection.stop.check()
 
-        prime(connection, topic)
+        if primed:
+            prime(connection, topic)
         producer, number, started = connection.client, 0, perf_counter()
         for number, (key, value) in enumerate(messages, start=1):
             producer.produce(topic, value, key, -1, lambda error, _: error and failures.append(error))
@@ -202,7 +203,7 @@ def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 
 
     def producer_each(messages: list) -> Row:
         started = perf_counter()
-        delivered = sum(send(config, topic, [message])["messages"] for message in messages)
+        delivered = sum(send(config, topic, [message], primed=False)["messages"] for message in messages)
         return {"messages": delivered, "elapsed_s": perf_counter() - started}
 
     ways = {
