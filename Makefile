@@ -29,9 +29,6 @@ rehearsal: .venv/run  ## the same on a local Kafka as far away as a cloud, as a 
 further: .venv/run  ## measure what going_further.ipynb asks, in place; P as above
 	@$(EXECUTE) going_further.ipynb $(PARAMETERS)
 
-designs: .venv/run  ## compare two designs of the measurement (some 20 minutes); N=5: five measurements by each
-	@$(PY) -m experiments $(N)
-
 results: .venv/run  ## list the saved measurements: what each is, and whether it is complete
 	@$(PY) -m harness.results
 
@@ -87,4 +84,4 @@ clean:  ## remove what the other targets made, but not results
 	$(INSTALL) -r tests/requirements.txt
 	@touch $@
 
-.PHONY: anew help run quick rehearsal further designs results lab html handin test test-all check-published bench lint clean
+.PHONY: anew help run quick rehearsal further results lab html handin test test-all check-published bench lint clean

@@ -1,7 +1,6 @@
 """The measurements of ``going_further.ipynb``: each function asks one question and returns a table.
 
 In the tables, ``messages`` are acknowledged ones, which took ``elapsed_s`` seconds, and ``repeat`` counts the rounds.
-``python -m experiments 5`` measures five times by each of two designs, which takes too long for the notebook.
 """
 
 import asyncio
@@ -77,27 +76,6 @@ def same_twice(config: Config, topic: str, num_messages: int, *, blocks: int = 8
         {"mode": mode, "name": next(names[mode])} | timed(mode, config, topic, messages[:: share[mode]])
         for mode in in_blocks(blocks)
     )
-
-
-def measure_designs(each: int = 8, num_messages: int = 20_000, blocks: int = 6, file="results/designs.csv") -> None:
-    """So many whole measurements by each design, old and new in turns, on brokers of their own; saved after each."""
-    rows: list[dict] = []
-    for number, design in enumerate(("old", "new") * each, start=1):
-        date, messages = kh.environment()["date"], kh.make_messages(design, num_messages)
-        with LocalKafka() as kafka:
-            kh.ensure_topic(kafka.config, design)
-            if design == "new":
-                kh.warm_up(kafka.config, design)
-                order = in_blocks(blocks)
-            else:  # half a minute of hardly anything but synchronous messages
-                checked(kh.produce_async(kafka.config, design, messages))
-                for _ in range(12):
-                    checked(kh.produce_sync(kafka.config, design, kh.for_seconds(2.5, messages), batch_size=10))
-                order = [mode for _, mode in rounds(blocks, PRODUCERS)]
-            about = {"design": design, "measurement": number, "date": date}
-            rows += [about | {"mode": mode} | timed(mode, kafka.config, design, messages) for mode in order]
-        pd.DataFrame(rows).to_csv(file, index=False, lineterminator="\n")
-        print(f"{number} of {2 * each} measurements saved in {file}", flush=True)
 
 
 def round_trip_law(num_messages: int, *, repeats: int = 3, seconds: float = 0.6, warm_s: float = 10) -> pd.DataFrame:
@@ -326,7 +304,3 @@ def nobody_looks(config: Config) -> pd.DataFrame:
         arrived = sum(kh.end_offsets(config, topic).values()) if has_topic else 0
         rows.append((fault, program, arrived, len(failed), failed[0] if failed else ""))
     return pd.DataFrame(rows, columns=["fault", "program", "arrived", "noticed", "reason"])
-
-
-if __name__ == "__main__":
-    measure_designs(*map(int, sys.argv[1:]))

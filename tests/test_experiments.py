@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 
-import pandas as pd
 import psutil
 import pytest
 from brokers import new_topic
@@ -20,14 +19,6 @@ def test_same_twice(kafka, topic):
     table = experiments.same_twice(kafka.config, topic, 100, blocks=2)
     found = table.value_counts(["mode", "messages", "name"]).unstack("name")
     assert found.loc["async", 100].tolist() == [4, 4] and found.loc["sync", 25].tolist() == [1, 1]
-
-
-@pytest.mark.long
-def test_designs(tmp_path):
-    experiments.measure_designs(1, 500, 2, tmp_path / "designs.csv")
-    table = pd.read_csv(tmp_path / "designs.csv")
-    assert table["mode"].tolist() == kh.alternating("async", "sync", 2) + kh.in_blocks(2)
-    assert set(table["messages"]) == {500} and table["measurement"].unique().tolist() == [1, 2]
 
 
 @pytest.mark.long
