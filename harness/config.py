@@ -40,9 +40,9 @@ def quiet_logger() -> logging.Logger:
     return logger
 
 
-# What begins like this is left out: what a producer refuses or warns of in the console's file, and a setting with which
-# successes would not be reported.
-LEFT_OUT = ("schema.registry.", "basic.auth.", "session.timeout.ms", "delivery.report.only.error")
+# What begins like this is left out: what a producer refuses or warns of in the console's file, and settings with which
+# successes would not be reported, or what the client logs would not be heard.
+LEFT_OUT = ("schema.registry.", "basic.auth.", "session.timeout.ms", "delivery.report.only.error", "log_level")
 # A consumer that joins no group (the client wants a name all the same), commits nothing, jumps over nothing, and isn't
 # held up by another program's open transaction.
 READER_SETTINGS = {
