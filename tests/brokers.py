@@ -1,10 +1,11 @@
-"""What the fault tests do to a real Kafka: stop brokers, start them again otherwise configured, find leaders."""
+"""What the fault tests do to a real Kafka, and what holds of every run whatever was done."""
 
 import os
 import signal
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import (
@@ -17,6 +18,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from kafka_helpers import ProducerRun, read_back, reconcile
 from local_kafka import LocalKafka, quiet_logger
 
 
@@ -93,3 +95,13 @@ def allow(config: Mapping[str, str], user: str, topic: str, operation: AclOperat
     for future in client.create_acls([acl]).values():
         future.result(15)
     time.sleep(0.5)  # until the broker has applied it
+
+
+def check_accounts(run: ProducerRun, run_id: str, messages: list, config: Mapping[str, str], topic: str) -> None:
+    """Every message that was handed over is accounted for, in the run and in the topic, and none is there twice."""
+    assert run.submitted <= len(messages) and run.failed == sum(run.errors.values()) == len(run.undelivered)
+    sent, undelivered = {run_id: messages[: run.submitted]}, {run_id: run.undelivered}
+    found = read_back(config, topic, sent, undelivered=undelivered)
+    accounts = reconcile([replace(run, run_id=run_id)], found)
+    print(f"\n{run.stopped}; {run.errors}; {accounts.to_dict('records')}")
+    assert accounts["holds"].all() and found["expected"].item() == run.acknowledged
