@@ -43,14 +43,6 @@ def thaw(kafka: LocalKafka, node: int = 0) -> None:
     os.kill(kafka.processes[node].pid, signal.SIGCONT)
 
 
-def reconfigure(kafka: LocalKafka, settings: Mapping[str, object]) -> None:
-    """Start the only broker again with further settings, which win over the old ones."""
-    kill(kafka)
-    with open(kafka.folder / "broker-0.properties", "a") as file:
-        file.writelines(f"{key}={value}\n" for key, value in settings.items())
-    kafka.start_broker(0)
-
-
 def wait_until_up(config: Mapping[str, str], brokers: int = 1, timeout_s: float = 60) -> None:
     client, deadline = admin(config), time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -66,9 +58,8 @@ def new_topic(config: Mapping[str, str], *, partitions: int = 6, **settings: str
     """Create a topic that has settings of its own, and return its name."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     client = admin(config)
-    client.create_topics([NewTopic(name, num_partitions=partitions, replication_factor=-1, config=settings)])[
-        name
-    ].result(15)
+    topic = NewTopic(name, num_partitions=partitions, replication_factor=-1, config=settings)
+    client.create_topics([topic])[name].result(15)
     deadline = time.monotonic() + 15
     while name not in client.list_topics(timeout=5).topics and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -89,10 +80,9 @@ def leader(config: Mapping[str, str], topic: str, partition: int = 0) -> int:
 
 def allow(config: Mapping[str, str], user: str, topic: str, operation: AclOperation) -> None:
     """Give a user a right, where the broker has an authorizer."""
-    every_host, yes = "*", AclPermissionType.ALLOW
-    acl = AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{user}", every_host, operation, yes)
+    resource, yes = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL), AclPermissionType.ALLOW
     client = admin(config)
-    for future in client.create_acls([acl]).values():
+    for future in client.create_acls([AclBinding(*resource, f"User:{user}", "*", operation, yes)]).values():
         future.result(15)
     time.sleep(0.5)  # until the broker has applied it
 
