@@ -1,10 +1,11 @@
-"""What the fault tests do to a real Kafka: stop brokers, start them again otherwise configured, find leaders."""
+"""What the fault tests do to a real Kafka, and what holds of every run whatever was done."""
 
 import os
 import signal
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import (
@@ -17,6 +18,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from kafka_helpers import ProducerRun, read_back, reconcile
 from local_kafka import LocalKafka, quiet_logger
 
 
@@ -41,14 +43,6 @@ def thaw(kafka: LocalKafka, node: int = 0) -> None:
     os.kill(kafka.processes[node].pid, signal.SIGCONT)
 
 
-def reconfigure(kafka: LocalKafka, settings: Mapping[str, object]) -> None:
-    """Start the only broker again with further settings, which win over the old ones."""
-    kill(kafka)
-    with open(kafka.folder / "broker-0.properties", "a") as file:
-        file.writelines(f"{key}={value}\n" for key, value in settings.items())
-    kafka.start_broker(0)
-
-
 def wait_until_up(config: Mapping[str, str], brokers: int = 1, timeout_s: float = 60) -> None:
     client, deadline = admin(config), time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -64,9 +58,8 @@ def new_topic(config: Mapping[str, str], *, partitions: int = 6, **settings: str
     """Create a topic that has settings of its own, and return its name."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     client = admin(config)
-    client.create_topics([NewTopic(name, num_partitions=partitions, replication_factor=-1, config=settings)])[
-        name
-    ].result(15)
+    topic = NewTopic(name, num_partitions=partitions, replication_factor=-1, config=settings)
+    client.create_topics([topic])[name].result(15)
     deadline = time.monotonic() + 15
     while name not in client.list_topics(timeout=5).topics and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -87,9 +80,18 @@ def leader(config: Mapping[str, str], topic: str, partition: int = 0) -> int:
 
 def allow(config: Mapping[str, str], user: str, topic: str, operation: AclOperation) -> None:
     """Give a user a right, where the broker has an authorizer."""
-    every_host, yes = "*", AclPermissionType.ALLOW
-    acl = AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{user}", every_host, operation, yes)
+    resource, yes = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL), AclPermissionType.ALLOW
     client = admin(config)
-    for future in client.create_acls([acl]).values():
+    for future in client.create_acls([AclBinding(*resource, f"User:{user}", "*", operation, yes)]).values():
         future.result(15)
     time.sleep(0.5)  # until the broker has applied it
+
+
+def check_accounts(run: ProducerRun, run_id: str, messages: list, config: Mapping[str, str], topic: str) -> None:
+    """Every message that was handed over is accounted for, in the run and in the topic, and none is there twice."""
+    assert run.submitted <= len(messages) and run.failed == sum(run.errors.values()) == len(run.undelivered)
+    sent, undelivered = {run_id: messages[: run.submitted]}, {run_id: run.undelivered}
+    found = read_back(config, topic, sent, undelivered=undelivered)
+    accounts = reconcile([replace(run, run_id=run_id)], found)
+    print(f"\n{run.stopped}; {run.errors}; {accounts.to_dict('records')}")
+    assert accounts["holds"].all() and found["expected"].item() == run.acknowledged

@@ -36,15 +36,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[LocalKafka]:
-    """One broker for the whole run. Whoever kills or freezes it has to start one of their own instead."""
+    """One broker for the whole run. Who freezes it lets it go on; who kills one starts one of their own."""
     with LocalKafka() as started:
-        yield started
-
-
-@pytest.fixture(scope="session")
-def kafka3() -> Iterator[LocalKafka]:
-    """Three brokers for the whole run, started when first asked for."""
-    with LocalKafka(3) as started:
         yield started
 
 

@@ -62,8 +62,10 @@ def write(name: str, content: str | bytes) -> None:
 
 def test_nothing_given_is_none(capsys):
     assert load_config() is None
-    said = capsys.readouterr().out
-    assert said == "No credentials: no client.properties, and no BOOTSTRAP_SERVERS in .env or the environment.\n"
+    assert (
+        capsys.readouterr().out
+        == "No credentials: no client.properties, and no BOOTSTRAP_SERVERS in .env or the environment.\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["client.properties.txt", "clients.properties", "Client.property", ".env.txt", "env"])
@@ -75,20 +77,14 @@ def test_a_file_that_may_be_meant_is_named(name, capsys):
     assert f"{name} isn't read; if it is meant, rename it {meant}." in capsys.readouterr().out.splitlines()
 
 
-OTHERS = {
-    ".env": "KAFKA_SASL_PASSWORD=abc\nOTHER\nLIST=[\n[1]\n]\nSECURITY_PROTOCOL=SSL\n=\n",
-    "environment": "SECURITY_PROTOCOL=SASL_SSL\nSASL_PASSWORD=abc\n",
-}
-
-
-@pytest.mark.parametrize("place", OTHERS)
+@pytest.mark.parametrize("place", [".env", "environment"])
 def test_what_other_programs_have_is_passed_over(place, capsys, monkeypatch):
     if place == ".env":
-        write(place, OTHERS[place])
+        write(place, "KAFKA_SASL_PASSWORD=abc\nOTHER\nLIST=[\n[1]\n]\nSECURITY_PROTOCOL=SSL\n=\n")
     else:
         os.mkdir(".env")  # a virtual environment
-        for line in OTHERS[place].splitlines():
-            monkeypatch.setenv(*line.split("="))
+        monkeypatch.setenv("SECURITY_PROTOCOL", "SASL_SSL")
+        monkeypatch.setenv("SASL_PASSWORD", "abc")
     assert load_config() is None
     said = capsys.readouterr().out
     assert "SECURITY_PROTOCOL" in said and "passed over" in said and "abc" not in said
@@ -103,26 +99,20 @@ class Blocked:
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocked())
 import kafka_helpers
-cluster = kafka_helpers.open_cluster(sys.argv[1], kafka_helpers.load_config())
-print(cluster.kind, cluster.name, cluster.config["bootstrap.servers"])
-cluster.close()
+config = kafka_helpers.load_config()
+for choice in ("auto", "cloud", "local"):
+    cluster = kafka_helpers.open_cluster(choice, config)
+    print(cluster.kind, cluster.name, cluster.config["bootstrap.servers"])
 """
 
 
-@pytest.mark.parametrize("choice", ["auto", "cloud", "local"])
-def test_with_a_cloud_account_nothing_of_the_local_kafka_is_imported(choice):
+def test_with_a_cloud_account_nothing_of_the_local_kafka_is_imported():
     write("client.properties", CONSOLE)
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, choice],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    if choice == "local":
-        assert "local_kafka is blocked" in done.stderr
-    else:
-        assert f"cloud Confluent Cloud (aws us-east-2) {EXPECTED['bootstrap.servers']}" in done.stdout, done.stderr
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", WITHOUT], env=environment, capture_output=True, text=True)
+    found = f"cloud Confluent Cloud (aws us-east-2) {EXPECTED['bootstrap.servers']}"
+    assert done.stdout.count(found) == 2, done.stderr
+    assert "local_kafka is blocked" in done.stderr, "where it is needed"
 
 
 def test_nothing_is_connected_to():
@@ -137,19 +127,17 @@ def test_nothing_is_connected_to():
             server.accept()
 
 
-def test_console_file(capsys):
-    write("client.properties", CONSOLE)
-    assert load_config() == EXPECTED | {"client.id": "ccloud-python-client-1f2e"}
-    assert capsys.readouterr().out == "Configuration from client.properties.\n"
-
-
 ACCEPTED = {
+    "as it is": lambda text: text,
     "bom": lambda text: "\ufeff" + text,
     "crlf": lambda text: text.replace("\n", "\r\n"),
     "spaces": lambda text: re.sub(r"(?m)^(\w[^=]*)=(.*)$", r"  \1 =  \2  ", text),
     "quotes": lambda text: re.sub(r"(?m)^(\w[^=]*)=(.*)$", r'\1="\2"', text),
+    "export": lambda text: re.sub(r"(?m)^(?=\w+)", "export ", text),
     "comment": lambda text: text.replace("SASL_SSL", "SASL_SSL # as the console says"),
     "quoted, comment": lambda text: text.replace(SECRET, f"'{SECRET}' # mine"),
+}
+ACCEPTED_PROPERTIES = {
     "header": lambda text: "[default]\n" + text + "\n[consumer]\ngroup.id=x\nauto.offset.reset=earliest\n",
     "singular": lambda text: text.replace("sasl.mechanisms", "sasl.mechanism"),
     "registry": lambda text: text + "schema.registry.url=https://x\nbasic.auth.user.info=a:b\n",
@@ -157,24 +145,16 @@ ACCEPTED = {
 }
 
 
-@pytest.mark.parametrize("change", ACCEPTED.values(), ids=ACCEPTED)
-def test_what_can_be_accepted_is_accepted(change):
-    write("client.properties", change(CONSOLE))
+@pytest.mark.parametrize("change", [*ACCEPTED, *ACCEPTED_PROPERTIES])
+def test_what_can_be_accepted_is_accepted(change, capsys):
+    write("client.properties", (ACCEPTED | ACCEPTED_PROPERTIES)[change](CONSOLE))
     assert load_config() == EXPECTED | {"client.id": "ccloud-python-client-1f2e"}
+    assert capsys.readouterr().out == "Configuration from client.properties.\n"
 
 
-ACCEPTED_ENV = {
-    "plain": lambda text: text,
-    "bom": lambda text: "\ufeff" + text,
-    "export and quotes": lambda text: re.sub(r"(?m)^(\w+)=(.*)$", r'export \1 = "\2"', text),
-    "comment": lambda text: text.replace("PLAIN\n", "PLAIN  # as in the course\n"),
-    "others": lambda text: "# mine\nOTHER_PROGRAM=1\nKAFKA_SASL_PASSWORD=x\nNOTE\n" + text,
-}
-
-
-@pytest.mark.parametrize("change", ACCEPTED_ENV.values(), ids=ACCEPTED_ENV)
+@pytest.mark.parametrize("change", ACCEPTED)
 def test_env_file(change):
-    write(".env", change(COURSE))
+    write(".env", ACCEPTED[change]("# mine\nOTHER_PROGRAM=1\nKAFKA_SASL_PASSWORD=x\n" + COURSE) + "\nNOTE\n")
     assert load_config() == EXPECTED
 
 
@@ -198,50 +178,29 @@ def test_env_file_names_a_certificate_file():
 
 PROPERTIES = [
     (CONSOLE.replace("sasl.password=", "sasl.pasword="), "lacks sasl.password"),
-    (CONSOLE.replace("sasl.username=ABCDEFGH12345678\n", ""), "lacks sasl.username"),
     (CONSOLE.replace("=SASL_SSL", " SASL_SSL"), "line 3 is not of the form key=value"),
-    (CONSOLE.replace("sasl.password=", ""), "line 6 is not of the form|lacks sasl.password"),
     (CONSOLE + "sasl.username=ANOTHERKEY123456\n", "line 12: this key stands in .*line 5, too"),
     (CONSOLE.replace("=ABCDEFGH12345678", "="), "line 5: sasl.username is missing"),
     *[
         (CONSOLE.replace(SECRET, placeholder), "line 6: sasl.password is still a placeholder")
-        for placeholder in (
-            "<CLUSTER API SECRET>",
-            "{{ CLUSTER_API_SECRET }}",
-            "YOUR_PASSWORD",
-            "${SASL_PASSWORD}",
-            "$SASL_PASSWORD",
-            "%SASL_PASSWORD%",
-        )
+        for placeholder in ("<CLUSTER API SECRET>", "{{ SECRET }}", "YOUR_PASSWORD", "${SECRET}", "$SECRET", "%SECRET%")
     ],
     *[
         (CONSOLE.replace(SECRET, odd), "line 6: sasl.password has a comment, a quotation mark or a sign that can't be")
-        for odd in (
-            f"{SECRET[:9]}\0{SECRET[9:]}",
-            f"\u201c{SECRET}\u201d",
-            f"'{SECRET}",
-            f"{SECRET}\u200b",
-            f"{SECRET[:9]}\xa0{SECRET[9:]}",
-            f"{SECRET[:9]} #{SECRET[9:]}",
-        )
+        for odd in (f"\u201c{SECRET}\u201d", f"'{SECRET}", f"{SECRET}\u200b", f"{SECRET[:9]} #{SECRET[9:]}")
     ],
     (CONSOLE.replace("SASL_SSL", "SASL"), "line 3: security.protocol"),
     (CONSOLE.replace("pkc", "https://pkc"), "line 2: .*has to be host:port"),
-    (CONSOLE.replace("pkc", "kafka://pkc"), "line 2: .*has to be host:port"),
     (CONSOLE.replace(":9092", ":9092/"), "line 2: .*has to be host:port"),
     (CONSOLE.replace("ccloud-python-client-1f2e", "\xfc" * 300), "line 11: .*ASCII"),
     (CONSOLE.replace("1f2e", "x" * 200), "line 11: .*at most 200"),
     *[
-        (CONSOLE + setting + "\n", "line 12: the client refuses this setting")
+        (CONSOLE + setting, "line 12: the client refuses this setting")
         for setting in ("linger.ms=soon", "colour=blue", "retries=0")
     ],
     (CONSOLE + "queue.buffering.max.messages=1\n", "line 12: .*100 or more"),
     (CONSOLE + "transactional.id=mine\n", "line 12: transactional.id is for transactions"),
-    (
-        f"sasl.jaas.config=PlainLoginModule required username='A' password='{SECRET}';\n",
-        "line 1: sasl.jaas.config is the console's Java form.*sasl.username=",
-    ),
-    ("security.protocol=PLAINTEXT\n", "lacks bootstrap.servers"),
+    (f"sasl.jaas.config=Login required password='{SECRET}';", "line 1: .*Java form.*sasl.username="),
     ("# nothing yet\n", "lacks bootstrap.servers"),
     (CONSOLE.encode("utf-16"), "a text file of yours, in UTF-8"),
 ]
@@ -249,12 +208,9 @@ ENV = [
     (COURSE.replace(SECRET, f"{SECRET} # mine"), "line 5: .*comment"),
     (COURSE.replace("SASL_PASSWORD=", "SASL_PASSWORT="), "lacks SASL_PASSWORD"),
     (COURSE.replace("BOOTSTRAP_SERVERS=", "BOOTSTRAP_SERVER="), "lacks BOOTSTRAP_SERVERS"),
-    (COURSE.replace("SASL_PASSWORD=", "SASL_PASSWORD "), "lacks SASL_PASSWORD"),
     (COURSE + "SASL_USERNAME=ANOTHERKEY123456\n", "line 6: this key stands in .*line 4, too"),
     ("BOOTSTRAP_SERVERS=localhost:9092\nSASL_MECHANISMS=PLAIN" + COURSE.splitlines()[-1], "line 2: SASL_MECHANISMS"),
-    ("BOOTSTRAP_SERVERS=localhost:9092" + COURSE.splitlines()[-1], "line 1: BOOTSTRAP_SERVERS"),
     (COURSE.replace(SECRET, ""), "line 5: SASL_PASSWORD is missing"),
-    (COURSE.replace("SASL_SSL", "SASL"), "line 2: SECURITY_PROTOCOL"),
 ]
 REFUSED = [("client.properties", *row) for row in PROPERTIES] + [(".env", *row) for row in ENV]
 
@@ -286,10 +242,6 @@ def test_a_folder_in_place_of_the_file():
         load_config()
 
 
-def test_an_error_shows_as_its_sentence_alone_in_a_notebook():
-    assert ConfigError("What to do.")._render_traceback_() == ["ConfigError: What to do."]
-
-
 secrets_ = st.text(string.ascii_letters + string.digits + "+/=", min_size=16, max_size=64)
 
 
@@ -300,36 +252,27 @@ def damaged_files(draw):
     name, text = draw(st.sampled_from([("client.properties", CONSOLE), (".env", COURSE)]))
     text = text.replace(SECRET, secret)
     for _ in range(draw(st.integers(0, 4))):
-        length = len(text)
-        at, until = sorted(draw(st.tuples(st.integers(0, length), st.integers(0, length))))
-        line = draw(st.integers(0, text.count("\n")))
-        kind = draw(st.integers(0, 6))
+        at, until = sorted(draw(st.tuples(*[st.integers(0, len(text))] * 2)))
+        lines, line = text.split("\n"), draw(st.integers(0, text.count("\n")))
         stray = draw(st.sampled_from(list("=#\"' \n\r\t[]%${}\x00\ufeffé")))
         lost = draw(st.sampled_from(["=", "sasl.", "SASL_", "\n", "password", "PASSWORD"]))  # never in a secret
-        text = damaged(text, kind, at, until, line, stray, lost)
+        text = draw(
+            st.sampled_from(
+                [
+                    text[:at] + text[at + 1 :],
+                    text[:at] + stray + text[at:],
+                    text[:at] + text[until : until + 3] + text[at:],
+                    "\n".join(lines[:line] + lines[line + 1 :]),
+                    "\n".join(lines[: line + 1] + lines[line:]),
+                    "\n".join([*lines[:line], "".join(lines[line : line + 2]), *lines[line + 2 :]]),
+                    text.replace(lost, "", 1),
+                ]
+            )
+        )
     return name, text, secret
 
 
-def damaged(text, kind, at, until, line, stray, lost):
-    lines = text.split("\n")
-    match kind:
-        case 0:
-            return text[:at] + text[at + 1 :]
-        case 1:
-            return text[:at] + stray + text[at:]
-        case 2:
-            return "\n".join([*lines[:line], *lines[line + 1 :]])
-        case 3:
-            return "\n".join([*lines[:line], lines[line], *lines[line:]])
-        case 4:
-            return "\n".join([*lines[:line], "".join(lines[line : line + 2]), *lines[line + 2 :]])
-        case 5:
-            return text[:at] + text[until : until + 3] + text[at:]
-        case 6:
-            return text.replace(lost, "", 1)
-
-
-@settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=300)
+@settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=200)
 @given(case=damaged_files())
 def test_no_secret_in_any_message_whatever_the_damage(capsys, case):
     name, text, secret = case
@@ -347,17 +290,16 @@ def test_no_secret_in_any_message_whatever_the_damage(capsys, case):
     assert not any(secret[i : i + 8] in shown for i in range(len(secret) - 7))
 
 
-@pytest.mark.parametrize(
-    "derive",
-    [
-        lambda config: config,
-        lambda config: config | {"linger.ms": 5},
-        lambda config: {"linger.ms": 5} | config,
-        lambda config: config.copy(),
-        copy.copy,
-        copy.deepcopy,
-    ],
-)
+DERIVED = [
+    lambda config: config | {"linger.ms": 5},
+    lambda config: {"linger.ms": 5} | config,
+    lambda config: config.copy(),
+    copy.copy,
+    copy.deepcopy,
+]
+
+
+@pytest.mark.parametrize("derive", DERIVED)
 def test_a_derived_configuration_hides_the_secret_too(derive):
     write("client.properties", CONSOLE)
     derived = derive(load_config())
@@ -367,9 +309,9 @@ def test_a_derived_configuration_hides_the_secret_too(derive):
     assert type(derived) is ClientConfig and derived["linger.ms"] == 10
 
 
-@pytest.mark.parametrize("secret", ["123456", "true", "PLAIN", "SASL_SSL", "5", "all"])
-def test_only_settings_that_may_be_shown_are_shown(secret):
-    settings = dict.fromkeys([*EXPECTED, "ssl.key.password", "sasl.oauthbearer.client.secret", "client.id"], secret)
+def test_only_settings_that_may_be_shown_are_shown():
+    """Also where a secret looks like what is shown."""
+    settings = dict.fromkeys([*EXPECTED, "ssl.key.password", "sasl.oauthbearer.client.secret", "client.id"], "5")
     settings |= {"security.protocol": "SASL_SSL", "sasl.mechanisms": "PLAIN", "linger.ms": "5"}
     expected = {"security.protocol": "SASL_SSL", "sasl.mechanisms": "PLAIN", "linger.ms": "5"}
     assert shown_settings(settings) == expected

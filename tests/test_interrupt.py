@@ -11,13 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
-from brokers import freeze, new_topic, thaw
+from brokers import check_accounts, freeze, new_topic, thaw
 
 from harness.runs import INTERRUPTED, ProducerRun, checked
 from kafka_helpers import (
@@ -28,7 +27,6 @@ from kafka_helpers import (
     produce_async,
     produce_sync,
     read_back,
-    reconcile,
     warm_up,
 )
 from local_kafka import LocalKafka
@@ -38,8 +36,7 @@ both = pytest.mark.parametrize("produce", [produce_async, produce_sync], ids=["a
 # Whatever talks to a cluster outside a measurement. Without messages, a producer connects, warms up and ends.
 CALLS = {
     "ensure_topic": lambda config, topic, _messages: ensure_topic(config, topic),
-    "produce_async": lambda config, topic, _messages: produce_async(config, topic, []),
-    "produce_sync": lambda config, topic, _messages: produce_sync(config, topic, []),
+    "produce": lambda config, topic, _messages: produce_async(config, topic, []),
     "end_offsets": lambda config, topic, _messages: end_offsets(config, topic),
     "warm_up": lambda config, topic, _messages: warm_up(config, topic),
     "read_back": lambda config, topic, messages: read_back(config, topic, {"any": messages}),
@@ -48,19 +45,17 @@ each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
 class StopButton:
-    """Sends this process a real SIGINT after some seconds, and measures how long it then goes on."""
+    """Sends this process a real SIGINT some seconds after its start, and measures how long it then goes on."""
 
     def __init__(self, after_s: float):
-        self.after_s, self.pressed = after_s, 0.0
+        self.pressed, self._timer = 0.0, threading.Timer(after_s, self.press)
 
     def press(self) -> None:
         self.pressed = time.monotonic()
         os.kill(os.getpid(), signal.SIGINT)
 
-    def __enter__(self) -> "StopButton":
-        self._timer = threading.Timer(self.after_s, self.press)
+    def __enter__(self) -> None:
         self._timer.start()
-        return self
 
     def __exit__(self, *_exc_info) -> None:
         seconds = time.monotonic() - self.pressed
@@ -80,6 +75,12 @@ def no_collector_callbacks() -> Iterator[None]:
     gc.callbacks[:] = before
 
 
+@pytest.fixture(scope="module")
+def many() -> list[tuple[bytes, bytes]]:
+    """More messages than the client's queue takes, of the run "many"."""
+    return make_messages("many", 150_000)
+
+
 def then(messages: list, number: int, action: Callable[[], object]) -> Iterator[tuple[bytes, bytes]]:
     """The messages; the action happens when so many have been handed over, between two batches."""
     yield from messages[:number]
@@ -88,25 +89,12 @@ def then(messages: list, number: int, action: Callable[[], object]) -> Iterator[
 
 
 def stopped(
-    produce: Callable,
-    config: dict,
-    topic: str,
-    messages: list,
-    *,
-    after_s: float,
-    first: Callable = lambda: None,
-    batch_size: int = 500,
+    produce: Callable, config: dict, topic: str, messages: list, *, after_s: float, first: Callable = lambda: None
 ) -> ProducerRun:
     """The run of a producer whose button is pressed some seconds after its first batch."""
-    buttons: list[StopButton] = []
-
-    def press() -> None:
-        first()
-        buttons.append(StopButton(after_s))
-        buttons[0].__enter__()  # on a busy machine, it may be pressed already in there
-
-    run = produce(config, topic, then(messages, batch_size, press), batch_size=batch_size)
-    buttons[0].__exit__()
+    button = StopButton(after_s)
+    run = produce(config, topic, then(messages, 500, lambda: (first(), button.__enter__())))
+    button.__exit__()
     return run
 
 
@@ -119,18 +107,11 @@ def frozen(kafka: LocalKafka) -> Iterator[Callable[[], None]]:
         thaw(kafka)
 
 
-def check(run: ProducerRun, messages: list, config: dict[str, str], topic: str, run_id: str) -> None:
-    """An interrupted run accounts for every message that it had handed over."""
+def check(run: ProducerRun, messages: list, config: dict[str, str], topic: str) -> None:
+    """An interrupted run of "many" accounts for every message that it had handed over; what rests on it ends, too."""
     assert run.stopped == INTERRUPTED and not run.complete
-    assert run.submitted == run.acknowledged + run.failed
-    assert run.failed == len(run.undelivered) == sum(run.errors.values())
-    sent, undelivered = {run_id: messages[: run.submitted]}, {run_id: run.undelivered}
-    found = read_back(config, topic, sent, undelivered=undelivered)
-    (row,) = found.to_dict("records")
-    print(f"{run}; {run.errors}; {row}")
-    assert row["missing"] == row["duplicated"] == row["damaged"] == 0 and row["expected"] == run.acknowledged
-    assert reconcile([replace(run, run_id=run_id)], found)["holds"].all()
-    with pytest.raises(KeyboardInterrupt):  # what rests on the run ends with it
+    check_accounts(run, "many", messages, config, topic)
+    with pytest.raises(KeyboardInterrupt):
         checked(run)
 
 
@@ -158,38 +139,41 @@ class Pressing(tuple):
 
 
 @both
-def test_in_the_middle_of_a_batch(kafka: LocalKafka, produce: Callable, frozen: Callable) -> None:
+def test_in_the_middle_of_a_batch(
+    kafka: LocalKafka, topic: str, produce: Callable, frozen: Callable, many: list
+) -> None:
     """What is handed over after the stop, and before the run can end, isn't waited for."""
-    topic, messages = new_topic(kafka.config), make_messages("middle", 1_000)
-    messages[500] = Pressing(messages[500])
+    messages = [*many[:500], Pressing(many[500]), *many[501:1_000]]
     run = produce(kafka.config, topic, then(messages, 500, frozen), delivery_timeout_s=15)
     assert time.monotonic() - Pressing.pressed < 2
     thaw(kafka)
-    check(run, make_messages("middle", 1_000), kafka.config, topic, "middle")
+    check(run, many, kafka.config, topic)
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(15, marks=pytest.mark.long)])
-@pytest.mark.parametrize("queue", [500, 100_000])
 @pytest.mark.parametrize("is_frozen", [False, True], ids=["alive", "frozen"])
-@both
+@pytest.mark.parametrize(
+    ("produce", "queue"),
+    [(produce_async, 500), (produce_async, 100_000), (produce_sync, 100_000)],
+    ids=["async, short queue", "async", "sync"],
+)
 def test_many_times_at_any_moment(
-    kafka: LocalKafka, produce: Callable, queue: int, is_frozen: bool, frozen: Callable, times: int
+    kafka: LocalKafka, produce: Callable, queue: int, is_frozen: bool, frozen: Callable, times: int, many: list
 ) -> None:
     """Each within two seconds, and every message accounted for, whatever is queued and whether anyone answers.
 
     The signal is most often noticed when the client calls back; that message must not be lost from the counts.
     """
     config = kafka.config | {"queue.buffering.max.messages": str(queue)}
-    messages, moments = make_messages("often", 150_000), random.Random(queue)
+    moments, first = random.Random(queue), frozen if is_frozen else lambda: None
     within_s = 1.0 if is_frozen or produce is produce_sync else 0.2  # all may be sent soon
     for _ in range(times):
         topic = new_topic(kafka.config)
-        first = frozen if is_frozen else lambda: None
         try:
-            run = stopped(produce, config, topic, messages, after_s=moments.uniform(0, within_s), first=first)
+            run = stopped(produce, config, topic, many, after_s=moments.uniform(0, within_s), first=first)
         finally:
             thaw(kafka)
-        check(run, messages, kafka.config, topic, "often")
+        check(run, many, kafka.config, topic)
 
 
 @each_call
@@ -218,65 +202,64 @@ def dropped() -> Callable[[], None]:
 
 
 @both
-def test_dropped_by_python_while_producing(kafka: LocalKafka, topic: str, produce: Callable, dropped: Callable) -> None:
-    messages = make_messages("dropped", 100_000)
-    run = produce(kafka.config, topic, then(messages, 500, lambda: (dropped(), gc.collect())))
-    check(run, messages, kafka.config, topic, "dropped")
-    assert run.submitted < len(messages)
+def test_dropped_by_python_while_producing(
+    kafka: LocalKafka, topic: str, produce: Callable, dropped: Callable, many: list
+) -> None:
+    run = produce(kafka.config, topic, then(many, 500, lambda: (dropped(), gc.collect())))
+    check(run, many, kafka.config, topic)
+    assert run.submitted < len(many)
 
 
-def test_while_reading_back(kafka: LocalKafka, topic: str, frozen: Callable) -> None:
-    messages = make_messages("read", 100_000)
-    produce_async(kafka.config, topic, messages)
-    sent = {"read": messages}
-    with StopButton(0.4), pytest.raises(KeyboardInterrupt):
-        while True:
-            read_back(kafka.config, topic, sent)
+def test_while_nobody_answers_the_reader(kafka: LocalKafka, topic: str, frozen: Callable, many: list) -> None:
+    produce_async(kafka.config, topic, many)
     threading.Timer(0.2, frozen).start()
     with StopButton(1.2), pytest.raises(KeyboardInterrupt):
         while True:
-            read_back(kafka.config, topic, sent)
-    with StopButton(0.5), pytest.raises(KeyboardInterrupt):
-        end_offsets(kafka.config, topic)
+            read_back(kafka.config, topic, {"many": many})
 
 
-def check_threads(expected: int) -> None:
-    """So many are left; one that has just ended is counted for some milliseconds more."""
-    ends = time.monotonic() + 0.5
-    while psutil.Process().num_threads() != expected and time.monotonic() < ends:
-        time.sleep(0.01)
-    assert psutil.Process().num_threads() == expected
-
-
-def test_no_client_goes_on(kafka: LocalKafka, frozen: Callable) -> None:
-    """Whatever way a call ends, its client ends with it, and not when the garbage collector happens to find it."""
-    topic, messages = new_topic(kafka.config), make_messages("left", 2_000)
-    produce_async(kafka.config, topic, messages)  # the first imports numpy, which starts threads of its own
+@pytest.fixture
+def check_threads(kafka: LocalKafka, topic: str) -> Iterator[Callable[[], None]]:
+    """A function that finds out whether a client has not ended, but waits for the garbage collector: it has threads."""
+    produce_async(kafka.config, topic, make_messages("first", 1))  # it imports what starts threads of its own
     gc.collect()
     gc.disable()
-    threads = psutil.Process().num_threads()
-    try:
-        for action in (
-            lambda: ensure_topic(kafka.config, topic),
-            lambda: produce_async(kafka.config, topic, messages),
-            lambda: produce_sync(kafka.config, topic, messages),
-            lambda: read_back(kafka.config, topic, {"left": messages}),
-            lambda: stopped(produce_async, kafka.config, topic, messages * 50, after_s=0.02),
-            lambda: stopped(produce_sync, kafka.config, topic, messages * 50, after_s=0.02),
-            lambda: stopped(produce_async, kafka.config, topic, messages, after_s=0.2, first=frozen),
-        ):
+    expected = psutil.Process().num_threads()
+
+    def check_threads() -> None:
+        ends = time.monotonic() + 2  # a thread that has just ended is counted for some milliseconds more
+        while psutil.Process().num_threads() != expected and time.monotonic() < ends:
+            time.sleep(0.01)
+        assert psutil.Process().num_threads() == expected
+
+    yield check_threads
+    gc.enable()
+
+
+def test_no_client_goes_on(
+    kafka: LocalKafka, topic: str, frozen: Callable, many: list, check_threads: Callable
+) -> None:
+    """Whatever way a call ends, its client ends with it."""
+    messages = many[:2_000]
+    for action in (
+        lambda: ensure_topic(kafka.config, topic),
+        lambda: produce_async(kafka.config, topic, messages),
+        lambda: produce_sync(kafka.config, topic, messages),
+        lambda: read_back(kafka.config, topic, {"many": messages}),
+        lambda: stopped(produce_async, kafka.config, topic, many, after_s=0.02),
+        lambda: stopped(produce_sync, kafka.config, topic, many, after_s=0.02),
+        lambda: stopped(produce_async, kafka.config, topic, messages, after_s=0.2, first=frozen),
+    ):
+        action()
+        check_threads()
+    for action in (
+        lambda: produce_async(kafka.config, topic, messages),  # it is frozen still
+        lambda: end_offsets(kafka.config, topic),
+        lambda: read_back(kafka.config, topic, {}),
+    ):
+        with StopButton(0.3), pytest.raises(KeyboardInterrupt):
             action()
-            check_threads(threads)
-        for action in (
-            lambda: produce_async(kafka.config, topic, messages),  # it is frozen still
-            lambda: end_offsets(kafka.config, topic),
-            lambda: read_back(kafka.config, topic, {}),
-        ):
-            with StopButton(0.3), pytest.raises(KeyboardInterrupt):
-                action()
-            check_threads(threads)
-    finally:
-        gc.enable()
+        check_threads()
 
 
 def pressed_again_and_again(action: Callable[[], object], moments: list[float]) -> None:
@@ -307,36 +290,31 @@ def pressed_again_and_again(action: Callable[[], object], moments: list[float]) 
 
 
 @pytest.mark.parametrize("how", ["producing", "frozen", "reading back"])
-def test_pressed_again_while_it_closes(kafka: LocalKafka, frozen: Callable, how: str) -> None:
+def test_pressed_again_while_it_closes(
+    kafka: LocalKafka, topic: str, frozen: Callable, how: str, many: list, check_threads: Callable
+) -> None:
     """However often the button is pressed: the client is closed, and the next interrupt is raised as usual."""
-    topic, messages, random_ = new_topic(kafka.config), make_messages("again", 20_000), random.Random(1)
+    messages, random_ = many[:20_000], random.Random(1)
     produce_async(kafka.config, topic, messages)
     action = {
-        "producing": lambda: produce_async(kafka.config, topic, messages * 10),
+        "producing": lambda: produce_async(kafka.config, topic, many),
         "frozen": lambda: produce_sync(kafka.config, topic, then(messages, 500, frozen)),
-        "reading back": lambda: read_back(kafka.config, topic, {"again": messages}),
+        "reading back": lambda: read_back(kafka.config, topic, {"many": messages}),
     }[how]
-    gc.collect()
-    gc.disable()
-    threads = psutil.Process().num_threads()
-    try:
-        for _ in range(5):
-            first = 0.3 + random_.uniform(0, 0.3)
-            moments = [first, *sorted(first + random_.uniform(0, 0.2) ** 2 for _ in range(4))]
-            pressed_again_and_again(action, moments)
-            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-            time.sleep(0.05)  # until the thread that has pressed is gone
-            assert psutil.Process().num_threads() == threads
-            thaw(kafka)
-    finally:
-        gc.enable()
+    for _ in range(5):
+        first = 0.3 + random_.uniform(0, 0.3)
+        moments = [first, *sorted(first + random_.uniform(0, 0.2) ** 2 for _ in range(4))]
+        pressed_again_and_again(action, moments)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        check_threads()
+        thaw(kafka)
 
 
-def test_under_asyncio(kafka: LocalKafka, topic: str) -> None:
+def test_under_asyncio(kafka: LocalKafka, topic: str, many: list) -> None:
     """Which has a handler of its own, as a notebook has for cells with await: it waits for the code that runs."""
 
     async def main() -> ProducerRun:
-        return stopped(produce_sync, kafka.config, topic, make_messages("asyncio", 100_000), after_s=0.3)
+        return stopped(produce_sync, kafka.config, topic, many, after_s=0.3)
 
     assert asyncio.run(main()).stopped == INTERRUPTED
 
@@ -369,18 +347,23 @@ SAVE_FOR_EVER = """
 import sys
 from pathlib import Path
 from kafka_helpers import BatchTiming, ProducerRun, Results
-results = Results(Path(sys.argv[1]), {"name": "crash"})
+run = ProducerRun("sync", batches=[BatchTiming(500, 0.1, 0.2, 500, 0) for _ in range(2_000)])
+results = Results(Path(sys.argv[1]), {"name": "crash"}, [run])
 while True:
-    results.add_run(ProducerRun("sync", batches=[BatchTiming(500, 0.1, 0.2, 500, 0) for _ in range(2_000)]))
+    results.save()
     print("saved", flush=True)
 """
 
 
 def test_crash_while_saving_leaves_no_half_file(tmp_path: Path) -> None:
-    for attempt in range(4):
-        command = [sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path / str(attempt))]
-        with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE) as saving:
-            saving.stdout.readline()
-            time.sleep(0.2 + 0.037 * attempt)
-            saving.kill()
-        assert load_results(tmp_path / str(attempt)).runs
+    """Whenever the program is halted, what is on the disk is whole."""
+    command, environment = [sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path)], os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as saving:
+        saving.stdout.readline()
+        for attempt in range(20):
+            time.sleep(0.01 + 0.0037 * attempt)
+            saving.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, saving.pid, os.WSTOPPED)
+            assert len(load_results(tmp_path).runs) == 1
+            saving.send_signal(signal.SIGCONT)
+        saving.kill()

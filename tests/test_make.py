@@ -14,6 +14,8 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from harness.run_notebook import set_parameter
+
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = "count = 3  # rounds\nword = 'none'\nsaved_run = 'results/one'"
 ANSWER = """import sys
@@ -38,10 +40,7 @@ FAIL = "raise PlainError('The cluster is away; look for it.')"
 WAIT = """import os, pathlib, time
 pathlib.Path("kernel").write_text(str(os.getpid()))
 time.sleep(60)"""
-DEAF = """import os, pathlib, signal, time
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-pathlib.Path("kernel").write_text(str(os.getpid()))
-time.sleep(60)"""
+DEAF = f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n{WAIT}"
 
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
 
@@ -79,9 +78,7 @@ class Folder:
         return self.notebook.read_bytes()
 
     def run(self, parameters: str = "") -> subprocess.CompletedProcess:
-        done = subprocess.run([*self.command, f"P={parameters}"], stdout=subprocess.PIPE, **self.options)
-        self.check_clean()
-        return done
+        return subprocess.run([*self.command, f"P={parameters}"], stdout=subprocess.PIPE, **self.options)
 
     def start(self) -> tuple[subprocess.Popen, psutil.Process]:
         """`make run` as in a terminal, and the kernel once its cell waits."""
@@ -106,6 +103,7 @@ def folder(tmp_path):
 def test_in_place(folder):
     folder.write("# Title: ä, 😀", ANSWER, "## Work", WORK, SAVE, "## End\n\nText.", END)
     done = folder.run()
+    folder.check_clean()
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()
     assert lines[0] == "Executing assignment1.ipynb" and "Section 1 of 2: Work" in lines
@@ -123,95 +121,72 @@ def test_in_place(folder):
     assert all("execution" not in cell.metadata for cell in cells), "no timing"
 
 
-def test_a_temporary_folder_with_a_long_name(folder):
-    long = folder.path / ("tmp/" + 130 * "x")
+@pytest.mark.parametrize(
+    ("parameters", "place"),
+    [("count=2 word=it's saved_run=results/other-2", "results/other-2"), ("count=2 word=it's saved_run=", "results/*")],
+    ids=["beside the results", "without results"],
+)
+def test_with_parameters_a_copy(folder, parameters, place):
+    long = folder.path / "tmp" / (130 * "x")  # too long for a socket's path
     long.mkdir()
     folder.options["env"]["TMPDIR"] = str(long)
-    folder.write("# Title", "print('done')")
-    done = subprocess.run(folder.command, stdout=subprocess.PIPE, **folder.options)
-    assert done.returncode == 0 and "\ndone\n" in done.stdout, done.stdout
-    assert not list(long.iterdir())
-
-
-def test_with_parameters_a_copy_beside_the_results(folder):
-    before = folder.write("# Title", ANSWER, WORK, SAVE, END)
-    done = folder.run("count=2 word=it's saved_run=results/other-2")
+    before = folder.write("# Title", ANSWER, SAVE, END)
+    done = folder.run(parameters)
+    long.rmdir()  # it is empty
+    folder.check_clean()
     assert done.returncode == 0, done.stdout
     assert "The answer is 2 and it's." in done.stdout
-    assert done.stdout.endswith("results/other-2/assignment1.ipynb\n")
-    assert folder.notebook.read_bytes() == before
-    cells = nbformat.read(folder.path / "results/other-2/assignment1.ipynb", 4).cells
-    assert cells[1].source.splitlines() == ["count = 2", 'word = "it\'s"', "saved_run = 'results/other-2'"]
+    (copy,) = folder.path.glob(f"{place}/assignment1.ipynb")
+    saved = "results/other-2" if "other" in place else "none saved"
+    where = f"Results: {saved}\nExecuted notebook: {copy.relative_to(folder.path)}\n"
+    assert done.stdout.endswith(where) and folder.notebook.read_bytes() == before
+    source = nbformat.read(copy, 4).cells[1].source
+    assert source.splitlines()[:2] == ["count = 2", 'word = "it\'s"'] and parameters.split("=")[-1] in source
 
 
-def test_with_parameters_but_without_results(folder):
-    before = folder.write("# Title", ANSWER, SAVE, END)
-    done = folder.run("saved_run=")
-    assert done.returncode == 0, done.stdout
-    (copy,) = (folder.path / "results").rglob("assignment1.ipynb")
-    assert f"Results: none saved\nExecuted notebook: {copy.relative_to(folder.path)}" in done.stdout
-    assert folder.notebook.read_bytes() == before
-
-
-def test_a_wrong_parameter_is_told_before_anything_runs(folder):
+def test_what_cannot_be_executed_is_told_before_anything_runs(folder):
+    done = folder.run()
+    assert done.returncode != 0 and "No such file" in done.stdout and "Traceback" not in done.stdout
     before = folder.write("# Title", "import pathlib\npathlib.Path('ran').touch()")
-    for parameters in ("counts=2", "count = 2"):
-        done = folder.run(f"word=x {parameters}")
-        said = f"{parameters.split()[0]} sets no parameter: write name=value, without blanks; the names are: "
-        assert done.returncode != 0 and done.stdout.splitlines()[0] == said + "count, word, saved_run."
-        assert not (folder.path / "ran").exists() and folder.notebook.read_bytes() == before
+    done = folder.run("word=x count = 2")
+    said = "count sets no parameter: write name=value, without blanks; the names are: count, word, saved_run."
+    assert done.returncode != 0 and done.stdout.splitlines()[0] == said
+    assert not (folder.path / "ran").exists() and folder.notebook.read_bytes() == before
+    with pytest.raises(ValueError, match="counts=2 sets no parameter"):
+        set_parameter(new_code_cell(PARAMETERS), "counts=2")
 
 
-def test_a_failing_cell_leaves_the_notebook_as_it_was_and_says_why(folder):
-    before = folder.write("# Title", PLAIN_ERROR, "## Cluster and topic\n\nText.", FAIL, "print('never')")
+FAILURES = {
+    "plain error": (FAIL, "In Cluster and topic:\nPlainError: The cluster is away; look for it.\n"),
+    "error nobody foresaw": ("x = 0\n1 / x", "1 / x\n\nZeroDivisionError: division by zero\n"),
+    "kernel that dies": ("import os\nos._exit(1)", "Kernel died\n"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failing_cell_leaves_the_notebook_as_it_was_and_says_why(folder, failure):
+    cell, said = FAILURES[failure]
+    before = folder.write("# Title", PLAIN_ERROR, "## Cluster and topic\n\nText.", cell, "print('never')")
     done = folder.run()
-    assert done.returncode != 0
-    assert "In Cluster and topic:\nPlainError: The cluster is away; look for it.\n" in done.stdout
-    assert "Traceback" not in done.stdout and "never" not in done.stdout
+    assert done.returncode != 0 and said in done.stdout
+    assert "never" not in done.stdout and "\x1b" not in done.stdout and "nbclient" not in done.stdout
+    assert ("Traceback" in done.stdout) == ("nobody" in failure)
     assert folder.notebook.read_bytes() == before
 
 
-def test_an_error_nobody_foresaw_is_shown_with_its_line(folder):
-    before = folder.write("# Title", "x = 0\n1 / x")
-    done = folder.run()
-    assert done.returncode != 0 and "ZeroDivisionError: division by zero" in done.stdout
-    assert "1 / x" in done.stdout and "\x1b" not in done.stdout and "nbclient" not in done.stdout
-    assert folder.notebook.read_bytes() == before
-
-
-def test_a_kernel_that_dies(folder):
-    before = folder.write("# Title", "import os\nos._exit(1)")
-    done = folder.run()
-    assert done.returncode != 0 and "Kernel died" in done.stdout and "Traceback" not in done.stdout
-    assert folder.notebook.read_bytes() == before
-
-
-def test_no_such_notebook(folder):
-    done = folder.run()
-    assert done.returncode != 0 and "assignment1.ipynb" in done.stdout and "Traceback" not in done.stdout
-
-
-def test_interrupted(folder):
-    before = folder.write("# Title", SAVE, "## Measurement", WAIT, "print('never')")
+@pytest.mark.parametrize("cell", [WAIT, DEAF], ids=["once", "twice"])
+def test_interrupted(folder, cell):
+    before = folder.write("# Title", SAVE, "## Measurement", cell, "print('never')")
     started, kernel = folder.start()
     os.killpg(started.pid, signal.SIGINT)  # as the terminal does; the kernel is not in this group
+    if cell == DEAF:
+        time.sleep(1)
+        assert kernel.is_running()
+        os.killpg(started.pid, signal.SIGINT)
     said, _ = started.communicate(timeout=30)
     assert started.returncode != 0 and "Traceback" not in said and "never" not in said
     where = 'what was measured is in results/one. To go on, add P="saved_run=results/one".'
-    assert f"In Measurement: interrupted; {where}\n" in said
-    assert not kernel.is_running() and folder.notebook.read_bytes() == before
-    folder.check_clean()
-
-
-def test_interrupted_twice(folder):
-    before = folder.write("# Title", DEAF)
-    started, kernel = folder.start()
-    os.killpg(started.pid, signal.SIGINT)
-    time.sleep(1)
-    assert kernel.is_running()
-    os.killpg(started.pid, signal.SIGINT)
-    said, _ = started.communicate(timeout=30)
-    assert started.returncode != 0 and "Traceback" not in said
+    assert (f"In Measurement: interrupted; {where}\n" in said) == (cell == WAIT)
     assert not kernel.is_running() and folder.notebook.read_bytes() == before
     folder.check_clean()
 
@@ -231,9 +206,8 @@ def test_progress_on_a_terminal_is_one_line(folder):
     assert started.wait() == 0
     lines = shown.decode().replace("\r\n", "\n").split("\n")
     assert sum("of 3 rounds" in line for line in lines) == 3, "each is overwritten by the text after it"
-    assert [line.split("\x1b[K")[-1] for line in lines if "of 3 rounds" in line] == [
-        f"round {i} none" for i in (1, 2, 3)
-    ]
+    shown = [line.split("\x1b[K")[-1] for line in lines if "of 3 rounds" in line]
+    assert shown == [f"round {i} none" for i in (1, 2, 3)]
 
 
 @pytest.fixture(scope="module")

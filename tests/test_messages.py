@@ -52,11 +52,6 @@ def test_size_is_that_of_a_usual_event():
     assert min(sizes) >= 150 and max(sizes) <= 250
 
 
-def test_an_event_cannot_be_changed():
-    with pytest.raises(AttributeError):
-        next(kh.make_events("r", 1)).battery = 5
-
-
 @given(st.integers(1, 40))
 def test_alternating_has_as_many_of_both_and_no_drift(each):
     order = kh.alternating("a", "b", each)

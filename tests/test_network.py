@@ -57,19 +57,3 @@ def test_what_is_awaited_is_a_text_that_comes_then(kafka):
         network.take(text(1))
         await_statistics(connection, network, 0)
         assert network.sent == 0
-
-
-def test_a_text_of_the_real_client_is_understood(kafka, topic):
-    network = Network()
-    with Producer({**kafka.config, "statistics.interval.ms": 50, "stats_cb": network.take}) as producer:
-        network.begin()
-        for number in range(30):
-            producer.produce(topic, b"value", b"%d" % number)
-        producer.flush(10)
-        while network.sent < 30:
-            producer.poll(0.1)
-        producer.poll(0.2)
-    summary = network.summary(30)
-    assert 1 <= summary["produce_requests"] <= 30
-    assert summary["messages_per_request"] == 30 / summary["produce_requests"]
-    assert summary["responses"] > summary["produce_requests"] and summary["rtt_ms"] > 0

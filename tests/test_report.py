@@ -5,16 +5,18 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import kafka_helpers as kh
 from harness import report
 
 
-def a_run(mode, time_s, *, rtt_ms=0.1, batch_times=None, **network):
+def a_run(mode, time_s, *, rtt_ms=0.1, batch_times=None, stopped="", **network):
     times = batch_times or [time_s / 40] * 40
     batches = [kh.BatchTiming(500, elapsed_s, elapsed_s, 500) for elapsed_s in times]
     network |= {"produce_requests": 50, "rtt_ms": rtt_ms}
-    return kh.ProducerRun(mode, "r", batches, time_s, wait_quantiles_s=[0.1] * 201, network=network)
+    return kh.ProducerRun(mode, "r", batches, time_s, stopped=stopped, wait_quantiles_s=[0.1] * 201, network=network)
 
 
 def measured(*runs, **environment):
@@ -27,7 +29,7 @@ def in_blocks(seed):
     return [a_run(mode, of[mode][0] * rng.lognormvariate(0, of[mode][1])) for mode in kh.in_blocks(6)]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(5))
 def test_who_divides_the_printed_times_gets_the_printed_ratio(seed):
     said = report.finding(measured(*in_blocks(seed)))
     numbers = (
@@ -40,7 +42,7 @@ def test_who_divides_the_printed_times_gets_the_printed_ratio(seed):
 
 def test_most_repetitions_are_within_the_interval():
     ratios = [
-        report.ratio_of_medians(*(report.run_times(in_blocks(n), m) for m in ("sync", "async"))) for n in range(60)
+        report.ratio_of_medians(*(report.run_times(in_blocks(n), m) for m in ("sync", "async"))) for n in range(40)
     ]
     hits = sum(low <= again <= high for _, low, high in ratios for again, _, _ in ratios)
     assert 0.85 < hits / len(ratios) ** 2 <= 1
@@ -59,13 +61,37 @@ def test_an_estimate_that_missed_is_said_to_have_missed():
     assert "no complete synchronous run" in report.estimate_check(measured(a_run("async", 1.0), **{"estimated s": 1.0}))
 
 
-def test_what_a_cloud_or_a_busy_machine_has_done_is_said():
-    throttled = a_run("sync", 4.0, throttle_ms=120)
+@pytest.mark.parametrize("seconds", [(4, 3, 2, 1), (1, 2, 3, 4), (1, 2, 1, 2)])
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_a_drift_is_said(mode, seconds):
+    way = {4: "faster", 1: "slower"}[seconds[0]]
+    said = [f"The later {mode} runs were all {way} than the earlier ones."] if seconds != (1, 2, 1, 2) else []
+    assert report.drift([a_run(mode, s) for s in seconds]) == said
+
+
+def test_a_run_that_stands_out_and_what_a_cloud_or_a_busy_machine_has_done_are_said():
+    throttled, long = a_run("sync", 4.0, throttle_ms=120), a_run("sync", 9.0)
     slowed = a_run("sync", 4.0, batch_times=[0.05] * 20 + [0.15] * 20)
-    assert [said.partition(" ")[2][:3] for said in report.drift([a_run("sync", 4.0), throttled, slowed])] == [
-        "2 w",
-        "3 b",
-    ]
+    said = report.drift([a_run("sync", 4.0), throttled, slowed, long])
+    whole = ["Run 2 was throttled", "Run 3 became twice as fast or as slow", "Run 4 took at least twice the median"]
+    assert len(said) == 3 and all(map(str.startswith, said, whole))
+
+
+def test_averages_are_medians_of_complete_runs_and_fit_together():
+    """A reader who divides two of the printed numbers gets the third."""
+    runs = [a_run(mode, s) for mode, s in (("sync", 1.04), ("async", 0.2), ("sync", 3.0), ("sync", 1.0))]
+    compared = report.summarize(iter([*runs, a_run("sync", 1e-9, stopped="interrupted")]))
+    sync = compared["sync"]
+    assert (sync["runs"], sync["time_s"], compared["async"]["time_s"]) == (3, 1.04, 0.2)
+    assert sync["messages"] / report.printed(1.04) == pytest.approx(sync["response_rate"])
+    assert sync["requests_rate"] * sync["messages_per_request"] == pytest.approx(sync["response_rate"])
+
+
+@given(st.floats(1e-6, 1e9))
+def test_two_digits_are_shown(value):
+    assert float(report.approx(value).replace(",", "")) == report.printed(value) == pytest.approx(value, rel=0.0501)
+    shown = [report.approx(each) for each in (0.0123, 4.56, 78.96, 45_678, 0)]
+    assert shown == ["0.012", "4.6", "79", "46,000", "0"]
 
 
 def test_without_two_complete_modes_there_is_no_comparison():
