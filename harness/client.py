@@ -119,6 +119,11 @@ class Connection(Generic[Client]):
     heard: Heard
     stop: StopButton
 
+    def listen(self) -> None:
+        """Hear what the client has to say; what it raises then is in that, too."""
+        with contextlib.suppress(KafkaException, SystemError):
+            self.client.poll(0.05)
+
 
 @contextlib.contextmanager
 def connect(make: Callable[..., Client], config: Mapping[str, Any], **more: Any) -> Iterator[Connection[Client]]:
@@ -199,6 +204,6 @@ def ask(connection: Connection, question: Callable[[float], Answer]) -> Answer:
         try:
             return question(max(0.8, min(waited / 3, CONNECT_TIMEOUT_S - waited)))
         except KafkaException as error:
-            connection.client.poll(0.05)  # hear what the client has to say
+            connection.listen()
             if time.monotonic() - asked > (PATIENCE_S if known(heard, LASTING) else CONNECT_TIMEOUT_S):
                 raise ClusterError(f"No connection to the cluster: {explain(error, heard)}.") from None

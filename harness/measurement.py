@@ -30,22 +30,25 @@ PRIMER = b"primer"  # its key, too: a compacted topic refuses a message without 
 def prime(connection: Connection, topic: str) -> int:
     """Send a message to each partition, and return how many that are."""
     producer: Producer = connection.client
-    partitions = topic_metadata(connection, topic).partitions
-    failures, deadline = [], time.monotonic() + CONNECT_TIMEOUT_S
+    partitions = list(topic_metadata(connection, topic).partitions)
+    left, failures, deadline = partitions.copy(), [], time.monotonic() + CONNECT_TIMEOUT_S
 
     def report(error: KafkaError | None, _message: Message) -> None:
         if error:
             failures.append(error)
 
     try:
-        for partition in partitions:
-            producer.produce(topic, PRIMER, PRIMER, partition, report)
-        while len(producer) and not failures and time.monotonic() < deadline:
+        while (left or len(producer)) and not failures and time.monotonic() < deadline:
+            with contextlib.suppress(BufferError):  # the queue is full: the rest once there is room
+                while left:
+                    producer.produce(topic, PRIMER, PRIMER, left[-1], report)
+                    left.pop()
             producer.flush(0.5)
             connection.stop.check()
     except (KafkaException, SystemError) as error:
         failures.append(client_error(error))
-    if failures or len(producer):
+    if failures or left or len(producer):
+        connection.listen()
         said = failures[0] if failures else ""
         raise ClusterError(f"The topic {topic} can't be written to: {explain(said, connection.heard)}.")
     return len(partitions)
@@ -136,7 +139,8 @@ class Measurement:
     def _failed(self, timing: BatchTiming, error: KafkaError, message: Message) -> None:
         timing.failed += 1
         self.result.undelivered.append((message.key(), message.value()))
-        self.result.errors[error.str()] = self.result.errors.get(error.str(), 0) + 1
+        reason = KafkaError(error.code()).str()  # the client has more than one text for some
+        self.result.errors[reason] = self.result.errors.get(reason, 0) + 1
         if error.fatal():
             self.stop(f"the client gave up: {error.str()}")
         elif error.code() == KafkaError._MSG_TIMED_OUT:

@@ -94,7 +94,7 @@ class Results:
         with contextlib.suppress(ResultsError):  # what another notebook has added to this folder stays
             self.tables = load_results(self.folder).tables | self.tables
         tables = {name: table.to_dict("list") for name, table in self.tables.items()}
-        runs = [vars(run) | {"undelivered": []} for run in self.runs]
+        runs = [{name: value for name, value in vars(run).items() if name != "undelivered"} for run in self.runs]
         content = {"environment": self.environment, "tables": tables, "runs": runs}
         encoded = msgspec.json.encode({"digest": _digest(content), **content})
         draft = self.folder / f".results.json.{os.getpid()}"  # after a crash the file is as it was before, or whole

@@ -144,7 +144,7 @@ def test_in_the_middle_of_a_batch(
 ) -> None:
     """What is handed over after the stop, and before the run can end, isn't waited for."""
     messages = [*many[:500], Pressing(many[500]), *many[501:1_000]]
-    run = produce(kafka.config, topic, then(messages, 500, frozen), delivery_timeout_s=15)
+    run = produce({**kafka.config, "delivery.timeout.ms": "15000"}, topic, then(messages, 500, frozen))
     assert time.monotonic() - Pressing.pressed < 2
     thaw(kafka)
     check(run, many, kafka.config, topic)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kafka_helpers as kh
+from harness.runs import rounds
 
 events = st.builds(
     kh.RideEvent,
@@ -52,11 +53,8 @@ def test_size_is_that_of_a_usual_event():
     assert min(sizes) >= 150 and max(sizes) <= 250
 
 
-@given(st.integers(1, 40))
-def test_alternating_has_as_many_of_both_and_no_drift(each):
-    order = kh.alternating("a", "b", each)
-    assert order.count("a") == order.count("b") == each
-    assert order[:4] == ["a", "b", "b", "a"][: len(order)]
+def test_rounds_alternate():
+    assert [name for _, name in rounds(3, "ab")] == ["a", "b", "b", "a", "a", "b"]
 
 
 def test_blocks_have_more_of_the_short_runs():

@@ -118,15 +118,10 @@ def test_a_file_cannot_change_what_is_compared(kafka, topic):
         assert run.network["produce_requests"] > 0
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"batch_size": size} for size in (0, 1.5, "500", True)]
-    + [{"delivery_timeout_s": seconds} for seconds in (0, 1e9, float("nan"), "5", True)],
-    ids=str,
-)
-def test_what_a_producer_cannot_be_given(kafka, topic, wrong):
-    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} has to be a (whole number|number of seconds)"):
-        kh.produce_async(kafka.config, topic, messages(1), **wrong)
+@pytest.mark.parametrize("size", [0, 1.5, "500", True])
+def test_batch_size_has_to_be_a_whole_number(kafka, topic, size):
+    with pytest.raises(ConfigError, match="batch_size has to be a whole number"):
+        kh.produce_async(kafka.config, topic, messages(1), batch_size=size)
 
 
 @pytest.mark.parametrize("produce", PRODUCERS)
@@ -158,7 +153,7 @@ def test_replicated_like_confluent_cloud():
 
 def test_the_users_stop_counts_whatever_else_went_wrong(kafka, topic):
     """Who measures has to learn of it, so as not to go on with the next run."""
-    with measured("async", kafka.config, topic, 120) as run:
+    with measured("async", kafka.config, topic) as run:
         run.stop("no acknowledgement within 5 s")
         run.stop(INTERRUPTED)
         run.stop("no acknowledgement within 5 s")

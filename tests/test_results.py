@@ -47,8 +47,7 @@ def test_saved_and_loaded_is_the_same(saved):
 
 def test_files_are_for_others_to_read(saved):
     first = json.loads((saved.folder / "results.json").read_text())["runs"][0]
-    assert (first["acknowledged"], first["response_rate"]) == (1500, pytest.approx(1500 * 7))
-    assert "undelivered" not in first
+    assert sum(batch["acknowledged"] for batch in first["batches"]) == 1500 and "undelivered" not in first
     frame = pd.read_csv(saved.folder / "batches.csv")
     assert frame["run"].tolist() == [1] * 3 + [2] * 3 and frame["batch"].tolist() == [1, 2, 3] * 2
     assert {"mode", "messages", "elapsed_s", "delivered_s", "acknowledged", "failed"} <= set(frame)
