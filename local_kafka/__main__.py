@@ -26,11 +26,9 @@ def main() -> str | None:
             prepare()
             return None
         with LocalKafka(options.brokers, distance_ms=options.distance, file=options.file) as kafka:
-            # Its results come only as long as the client lives, and it would log that Kafka ends.
             admin = AdminClient({**kafka.config}, logger=quiet_logger())
-            topics = [NewTopic(name, 6) for name in options.topic]
-            for created in admin.create_topics(topics).values() if topics else ():
-                created.result(60)
+            for name in options.topic:
+                admin.create_topics([NewTopic(name, 6)])[name].result(60)
             print(f"Apache Kafka {KAFKA_VERSION} runs on {kafka.config['bootstrap.servers']}.")
             print(f"Its client configuration is in {options.file}. Ctrl-C ends it and removes that file.", flush=True)
             while all(process.poll() is None for process in kafka.processes):

@@ -1,19 +1,21 @@
-"""End a local Kafka with its owner, however that ends: python -P guard.py FOLDER [FILE]
+"""End a local Kafka when its owner has ended, in whatever way: python -P guard.py OWNER FOLDER [FILE]
 
-A program of its own, started by the owner. It says "ready", and waits for the owner's word or death.
+A program of its own, which the owner starts, and ends when it has cleaned up itself. It says "ready".
 """
 
 import contextlib
 import os
 import shutil
 import sys
-import threading
 import time
 from pathlib import Path
 
 import psutil
 
 CLIENT_FILE = "client.properties"
+# In the command line of each process that has to end: a process number may have become a stranger's. To Java it says
+# where to write.
+MARK = "-Djava.io.tmpdir={}"
 
 
 def clean_up(folder: Path, file: str) -> None:
@@ -22,8 +24,7 @@ def clean_up(folder: Path, file: str) -> None:
         found = False
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):  # it has just ended, or is somebody else's
-                # by its command line, not by its number: a stranger may have inherited that
-                if f"-Djava.io.tmpdir={folder}" in process.cmdline():
+                if MARK.format(folder) in process.cmdline():
                     found = True
                     process.kill()
         with contextlib.suppress(OSError):
@@ -35,16 +36,9 @@ def clean_up(folder: Path, file: str) -> None:
         time.sleep(0.1)
 
 
-def wait_for_owner() -> None:
-    """Wait until the owner writes, closes its end of the pipe, or is gone while a child of it holds the pipe open."""
-    owner = os.getppid()
-    told = threading.Thread(target=os.read, args=(0, 1), daemon=True)
-    told.start()
-    print("ready", flush=True)
-    while told.is_alive() and os.getppid() == owner:
-        told.join(1)
-
-
 if __name__ == "__main__":
-    wait_for_owner()
-    clean_up(Path(sys.argv[1]), sys.argv[2])
+    owner = int(sys.argv[1])
+    print("ready", flush=True)
+    while os.getppid() == owner and psutil.pid_exists(owner):  # the second for Windows
+        time.sleep(0.5)
+    clean_up(Path(sys.argv[2]), sys.argv[3])

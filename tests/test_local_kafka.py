@@ -28,10 +28,10 @@ from kafka_helpers import (
     read_back,
 )
 from local_kafka import LocalKafka, LocalKafkaError, prepare
-from local_kafka.broker import is_open
 from local_kafka.jars import JARS, KAFKA_ARCHIVE
 
 ROOT = Path(__file__).resolve().parent.parent
+NO_DISTANCES = (-1, 1_001, float("nan"), "25", None)
 COMMAND = [sys.executable, "-P", "-m", "local_kafka"]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "local-kafka"
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX's signals, rights or programs")
@@ -53,6 +53,11 @@ def wait_until_gone(folder: Path, *numbers: int) -> None:
     wait_until(lambda: not folder.exists() and not any(map(psutil.pid_exists, numbers)))
 
 
+def children(of: int, said: str) -> list[psutil.Process]:
+    """The child processes whose command line has this in it."""
+    return [child for child in psutil.Process(of).children() if said in " ".join(child.cmdline())]
+
+
 # --- The command -----------------------------------------------------------------------------------------------------
 
 
@@ -62,14 +67,8 @@ def command(tmp_path):
     running = []
 
     def start(*arguments):
-        process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            cwd=tmp_path,
-            env=elsewhere(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+        process = subprocess.Popen([*COMMAND, *arguments], cwd=tmp_path, env=elsewhere(), text=True, **pipes)
         running.append(process)
         return process, process.stdout.readline()
 
@@ -107,10 +106,9 @@ def test_command_serves_the_notebook_helper_and_a_getting_started_program(comman
 def test_killed_command_leaves_nothing(command, tmp_path):
     process, _ = command()
     file = tmp_path / "local.properties"
-    config = load_config(file)
+    folder = Path(load_config(file)["ssl.ca.location"]).parent
     process.kill()
-    folder, port = Path(config["ssl.ca.location"]).parent, int(config["bootstrap.servers"].split(":")[1])
-    wait_until(lambda: not folder.exists() and not file.exists() and not is_open(port))
+    wait_until(lambda: not folder.exists() and not file.exists())
 
 
 @posix
@@ -151,15 +149,14 @@ def test_command_that_cannot_run_says_so_in_a_sentence(tmp_path, arguments, sent
 # --- What it takes, and what it promises ------------------------------------------------------------------------------
 
 
-def test_one_or_three_brokers():
-    with pytest.raises(ValueError, match=r"brokers is .*; it has to be 1, or 3"):
-        LocalKafka("1")
-
-
-@pytest.mark.parametrize("distance_ms", [-1, 1_001, float("nan"), "25", None])
-def test_distance_is_a_number(distance_ms):
-    with pytest.raises(ValueError, match=r"distance_ms is .*; it has to be a number from 0 to 1,000"):
-        LocalKafka(distance_ms=distance_ms)
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [({"brokers": "1"}, r"brokers is '1'; it has to be 1, or 3")]
+    + [({"distance_ms": each}, r"distance_ms is .*; it has to be a number from 0 to 1,000") for each in NO_DISTANCES],
+)
+def test_wrong_brokers_and_distances(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        LocalKafka(**wrong)
 
 
 def test_configuration_has_the_keys_of_the_assignment_and_hides_its_values(kafka):
@@ -200,18 +197,11 @@ with LocalKafka(distance_ms=float(sys.argv[1])) as kafka:
 """
 
 
-def hold(
-    distance_ms: float = 0, *, fork: bool = False, where: Path = ROOT, **environment: str
-) -> tuple[subprocess.Popen, Path, int]:
+def hold(distance_ms: float = 0, *, fork: bool = False, where: Path = ROOT, **environment: str) -> tuple:
     """A Kafka in a process of its own: that process, the folder, and the broker's process number."""
-    holder = subprocess.Popen(
-        [sys.executable, "-P", "-c", HOLD, str(distance_ms), "fork" if fork else ""],
-        cwd=where,
-        env=elsewhere(**environment),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, "-P", "-c", HOLD, str(distance_ms), "fork" if fork else ""]
+    pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    holder = subprocess.Popen(command, cwd=where, env=elsewhere(**environment), text=True, **pipes)
     folder, broker = json.loads(holder.stdout.readline())
     return holder, Path(folder), broker
 
@@ -230,13 +220,10 @@ def test_guard_ends_what_was_started_and_nothing_else(tmp_path):
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", log]),
     ]
     try:
-        proxy = [
-            child.pid for child in psutil.Process(holder.pid).children() if "proxy.py" in " ".join(child.cmdline())
-        ]
-        assert len(proxy) == 1
+        (proxy,) = children(holder.pid, "proxy.py")
         holder.kill()
         holder.wait()
-        wait_until_gone(folder, broker, *proxy)
+        wait_until_gone(folder, broker, proxy.pid)
         assert [other.poll() for other in others] == [None] * len(others)
     finally:
         for other in others:
@@ -245,19 +232,14 @@ def test_guard_ends_what_was_started_and_nothing_else(tmp_path):
 
 @posix
 @pytest.mark.parametrize("killed", [False, True])
-def test_child_that_holds_the_pipe_to_the_guard(killed):
+def test_child_that_holds_all_that_is_open(killed):
     holder, folder, broker = hold(fork=True)
-    (child,) = [
-        each
-        for each in psutil.Process(holder.pid).children()
-        if each.exe() == psutil.Process().exe() and "-c" in each.cmdline()
-    ]
+    (child,) = children(holder.pid, "import json")
     if killed:
         holder.kill()
+        holder.wait(10)
     else:
-        holder.stdin.write("end\n")
-        holder.stdin.flush()
-    holder.wait(10)
+        holder.communicate("end\n", 10)
     wait_until_gone(folder, broker)
     assert child.is_running()
     child.kill()
@@ -267,7 +249,7 @@ def test_child_that_holds_the_pipe_to_the_guard(killed):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_guard_that_is_killed_or_stopped(number):
     with LocalKafka() as kafka:
-        (guard,) = [child for child in psutil.Process().children() if child.cmdline()[-2:-1] == [str(kafka.folder)]]
+        (guard,) = children(os.getpid(), f"guard.py {os.getpid()} {kafka.folder}")
         guard.send_signal(number)
     assert not kafka.folder.exists() and not guard.is_running()
     assert not psutil.pid_exists(kafka.processes[0].pid)
@@ -294,10 +276,10 @@ def test_temporary_folder_of_any_name(tmp_path, locale):
     assert not any(folder.iterdir())
 
 
-@pytest.mark.parametrize("name", ["_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH"])
-def test_environment_does_not_reach_the_broker(name):
-    holder, folder, broker = hold(**{name: "-Duser.language=tr -XX:+NoSuchOption", "LC_ALL": "tr_TR.UTF-8"})
-    assert name not in psutil.Process(broker).environ()
+def test_environment_does_not_reach_the_broker():
+    names = ("_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH")
+    holder, folder, broker = hold(LC_ALL="tr_TR.UTF-8", **dict.fromkeys(names, "-Duser.language=tr -XX:+NoSuchOption"))
+    assert not psutil.Process(broker).environ().keys() & set(names)
     holder.kill()
     wait_until_gone(folder, broker)
 
@@ -360,19 +342,24 @@ def test_no_cache_folder(tmp_path, place):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at a process's memory")
 @pytest.mark.long
 def test_archive_of_classes_is_written_once_and_used(cache, monkeypatch):
+    """Whether it is missing, damaged in any way, or of other jars: Java starts, and writes one at the end."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
-    (cache / KAFKA_ARCHIVE).unlink()
+    archive = cache / KAFKA_ARCHIVE
 
     def used() -> bool:
         with LocalKafka() as kafka:
             return KAFKA_ARCHIVE in Path(f"/proc/{kafka.processes[0].pid}/maps").read_text()
 
-    assert not used()
-    archive = (cache / KAFKA_ARCHIVE).read_bytes()
-    assert used()
-    for damaged in (archive[:1_000_000], b"x" * 1_000_000, archive[:20_000_000] + bytes(len(archive) - 20_000_000)):
-        (cache / KAFKA_ARCHIVE).write_bytes(damaged)
-        used()
+    archive.unlink(missing_ok=True)
+    assert [used(), used()] == [False, True]
+    whole = archive.read_bytes()
+    for damaged in (whole[:1_000_000], b"x" * 1_000_000, bytes(8192) + whole[8192:]):
+        archive.write_bytes(damaged)
+        assert [used(), used()] == [False, True]
+    archive.write_bytes(whole[:20_000_000] + bytes(len(whole) - 20_000_000))
+    used()
+    (cache / next(iter(JARS))).touch()
+    assert [used(), used()] == [False, True]
 
 
 # --- At a distance ----------------------------------------------------------------------------------------------------
@@ -398,26 +385,22 @@ def test_distance_is_a_round_trip_for_each_wait(distant):
     assert not found[["missing", "duplicated", "damaged"]].to_numpy().any()
 
 
-def test_connections_are_reset(distant):
+def test_connections_break(distant):
+    """The proxy is killed in the middle of a run, and started again."""
     topic = new_topic(distant.config)
-    resets = []
     sent = {"r": make_messages("r", 60)}
 
-    def with_a_reset() -> Iterator[tuple[bytes, bytes]]:
-        for number, message in enumerate(sent["r"]):
-            if number == 30:
-                resets.append(distant.reset_connections())
-            yield message
+    def with_a_break() -> Iterator[tuple[bytes, bytes]]:
+        yield from sent["r"][:30]
+        (proxy,) = children(os.getpid(), f"{distant.folder} {DISTANCE_MS}")
+        command = proxy.cmdline()
+        proxy.kill()
+        subprocess.Popen(command, stdout=subprocess.DEVNULL)  # the guard knows it by its arguments
+        yield from sent["r"][30:]
 
-    run = produce_sync(distant.config, topic, with_a_reset())
-    assert run.complete and resets[0] >= 1
+    assert produce_sync(distant.config, topic, with_a_break()).complete
     found = read_back(distant.config, topic, sent)
     assert found["received"].tolist() == [60] and not found["duplicated"].any()
-
-
-def test_direct_connections_cannot_be_reset(kafka):
-    with pytest.raises(ValueError, match="only with a distance_ms above 0"):
-        kafka.reset_connections()
 
 
 @pytest.mark.long
