@@ -1,8 +1,8 @@
 """Kafka without an account: a real Apache Kafka on this machine, and the client's simulated cluster.
 
-``LocalKafka`` is set up like Confluent Cloud: TLS, user name and password, no topic creates itself; if wanted, at a
-distance, too. Its first start downloads Kafka (39 MB); no Java has to be installed. ``simulated_cluster`` needs no
-download, but keeps nothing and protects nothing. ``python -m local_kafka`` runs Kafka in a terminal.
+``LocalKafka`` is set up like Confluent Cloud: TLS, user name, password, no topic creates itself. Its first start
+downloads Kafka (39 MB); no Java has to be installed. ``simulated_cluster`` needs no download, but keeps nothing and
+protects nothing. ``python -m local_kafka`` runs Kafka in a terminal.
 """
 
 from local_kafka.broker import LocalKafka

