@@ -93,7 +93,7 @@ class LocalKafka:
         self.processes[node : node + 1] = [started]
 
     def _start(self) -> None:
-        python, mark = [sys.executable, "-P"], guard.MARK.format(self.folder)  # -P: nothing here replaces a module
+        python = [sys.executable, "-P"]  # nothing in the user's directory can stand in for a module
         self._helpers["guard"] = self._run("guard", *python, HERE / "guard.py", os.getpid(), self.folder, self._file)
         self._jars = jars.install(self.folder)
         self._write_settings()
@@ -101,8 +101,8 @@ class LocalKafka:
             self.start_broker(node)
         if self.distance_ms:
             routes = [f"{port}:{broker}" for port, broker in zip(self._ports[3::4], self._ports[::4], strict=True)]
-            command = [*python, HERE / "proxy.py", mark, self.distance_ms, *routes]
-            self._helpers["proxy"] = self._run("proxy", *command)
+            mark = guard.MARK.format(self.folder)
+            self._helpers["proxy"] = self._run("proxy", *python, HERE / "proxy.py", mark, self.distance_ms, *routes)
         self._wait_until_ready()
 
     def _run(self, name: str, *words: object, environment: dict[str, str] | None = None) -> subprocess.Popen:
@@ -127,10 +127,8 @@ class LocalKafka:
         authority.cert_pem.write_to_path(self.folder / "certificate.pem")
         addresses = [f"127.0.0.1:{port}" for port in self._ports[3 if self.distance_ms else 0 :: 4]]
         header = "[default]\n" if self._file.endswith(".ini") else ""
-        password, certificate = secrets.token_urlsafe(24), self.folder / "certificate.pem"
-        text = CLIENT_SETTINGS.format(
-            header=header, servers=",".join(addresses), password=password, certificate=certificate
-        )
+        password = secrets.token_urlsafe(24)
+        text = CLIENT_SETTINGS.format(header=header, servers=",".join(addresses), password=password, folder=self.folder)
         self.config = ClientConfig(line.split("=", 1) for line in text.split("\n") if "=" in line)
         quorum = ",".join(f"{node}@127.0.0.1:{port}" for node, port in enumerate(self._ports[2::4]))
         n = self.brokers
@@ -171,9 +169,7 @@ class LocalKafka:
         said = " | ".join(lines[:3]).strip().replace(self.config["sasl.password"], "***")
         if shutil.disk_usage(self.folder).free < 2**20:  # then the log is empty
             said = f"No space left on device ({self.folder}); make room"
-        raise LocalKafkaError(
-            f"Kafka could not be started, its {name} said: {said}; else choose the simulated cluster."
-        )
+        raise LocalKafkaError(f"Kafka could not be started, {name} said: {said}; else choose the simulated cluster.")
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,7 +1,4 @@
-"""A distance between clients and brokers: python -P proxy.py MARK DISTANCE_MS PORT:BROKER_PORT...
-
-Each way takes half of the distance. MARK tells the guard whose process this is.
-"""
+"""A distance between clients and brokers: python -P proxy.py MARK DISTANCE_MS PORT:BROKER_PORT..."""
 
 import asyncio
 import contextlib
@@ -10,7 +7,7 @@ import selectors
 import sys
 
 loop = asyncio.SelectorEventLoop(selectors.SelectSelector())  # others keep time to the millisecond only
-one_way_s = float(sys.argv[2]) / 2_000
+one_way_s = float(sys.argv[2]) / 2_000  # half of the round trip
 
 
 async def connect(broker: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
