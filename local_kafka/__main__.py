@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -11,11 +10,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from local_kafka import KAFKA_VERSION, LocalKafka, LocalKafkaError, prepare, quiet_logger
 
 
-def main() -> str | None:
-    """Run it; the result is what went wrong, in a sentence."""
+def main() -> None:
     parser = argparse.ArgumentParser("python -m local_kafka", description="Run Apache Kafka here until Ctrl-C.")
-    what = "where to write the client configuration (default: %(default)s); for NAME.ini with a [default] header"
-    parser.add_argument("file", nargs="?", type=Path, default="local.properties", help=what)
+    parser.add_argument("file", nargs="?", type=Path, default="local.properties", help="for the client configuration")
     parser.add_argument("--brokers", type=int, default=1, help="1 or 3 (default: 1)")
     parser.add_argument("--distance", type=float, default=0, metavar="MS", help="round trip to the brokers in ms")
     parser.add_argument("--topic", action="append", default=[], help="make this topic; may be given several times")
@@ -24,26 +21,23 @@ def main() -> str | None:
     try:
         if options.prepare:
             prepare()
-            return None
+            return
         with LocalKafka(options.brokers, distance_ms=options.distance, file=options.file) as kafka:
-            # Its results come only as long as the client lives, and it would log that Kafka ends.
             admin = AdminClient({**kafka.config}, logger=quiet_logger())
-            topics = [NewTopic(name, 6) for name in options.topic]
-            for created in admin.create_topics(topics).values() if topics else ():
-                created.result(60)
+            for name in options.topic:
+                admin.create_topics([NewTopic(name, 6)])[name].result(60)
             print(f"Apache Kafka {KAFKA_VERSION} runs on {kafka.config['bootstrap.servers']}.")
             print(f"Its client configuration is in {options.file}. Ctrl-C ends it and removes that file.", flush=True)
-            while all(process.poll() is None for process in kafka.processes):
-                time.sleep(0.2)
-            return "A broker has ended by itself."
+            for process in kafka.processes:
+                process.wait()
+            sys.exit("Kafka has ended by itself.")
     except KeyboardInterrupt:
         print("Kafka has ended.")
-        return None
     except KafkaException as error:
-        return f"The topic could not be made: {error.args[0].str()}"
+        sys.exit(f"The topic could not be made: {error.args[0].str()}")
     except (LocalKafkaError, ValueError) as error:
-        return str(error)
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

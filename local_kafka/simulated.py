@@ -10,18 +10,10 @@ from confluent_kafka import Producer
 
 @contextlib.contextmanager
 def simulated_cluster(rtt_ms: int = 20, brokers: int = 1) -> Iterator[SimpleNamespace]:
-    """librdkafka's mock cluster: the Kafka protocol on 127.0.0.1 with a chosen round trip, no disk, no TLS, no login.
+    """librdkafka's mock cluster (``test.mock.*``, not among its documented options) on 127.0.0.1: no TLS, no login.
 
-    Its topics create themselves, with four partitions, and it can't change topics otherwise.
-
-    Args:
-        rtt_ms: the round trip that each answer of a broker takes, in whole milliseconds.
-        brokers: how many brokers it pretends to have.
-
-    Yields:
-        An object whose ``config`` is a client configuration, as that of :class:`LocalKafka`.
-
-    Source: ``test.mock.*`` in librdkafka's ``rdkafka_conf.c``, version 2.16.0 (not part of its documented options).
+    Each answer of a broker takes ``rtt_ms`` whole milliseconds; topics create themselves, with four partitions. It
+    yields an object whose ``config`` is a client configuration.
     """
     host = Producer({"test.mock.num.brokers": brokers, "test.mock.broker.rtt": rtt_ms, "logger": quiet_logger()})
     try:
@@ -51,7 +43,5 @@ class ClientConfig(dict[str, str]):
 def quiet_logger() -> logging.Logger:
     """A logger that keeps the client library's log lines off the screen; errors are reported where they are met."""
     logger = logging.getLogger("kafka.client")
-    logger.propagate = False
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
+    logger.disabled = True
     return logger
