@@ -154,7 +154,11 @@ def warm_up(config: Config, topic: str, *, at_most_s: float = 30.0) -> tuple[flo
     def message_ms(run: ProducerRun) -> float:
         return 1000 * checked(run).elapsed_s / run.acknowledged
 
-    connect_repeatedly(config, topic, at_most_s=at_most_s / 10)
+    for _ in range(40):  # at some thirty TLS handshakes Java compiles them, which takes it a third of a second
+        with connect(Producer, producer_settings(config)) as connection:
+            topic_metadata(connection, topic)
+        if time.monotonic() > ends - 0.9 * at_most_s:
+            break
     run = checked(produce_sync(config, topic, for_seconds(min(1.0, at_most_s), messages), batch_size=10))
     times: dict[str, list[float]] = {"async": [], "sync": []}
     if run.network["rtt_ms"] < NEAR_MS:
@@ -173,16 +177,6 @@ def warm_up(config: Config, topic: str, *, at_most_s: float = 30.0) -> tuple[flo
 def _steady(times: list[float]) -> bool:
     """Whether the last three fell less than a tenth below the three before them, by their medians."""
     return len(times) >= 8 and median(times[-3:]) > 0.9 * median(times[-6:-3])
-
-
-def connect_repeatedly(config: Config, topic: str, *, times: int = 40, at_most_s: float = 3.0) -> None:
-    """Connect again and again: at some thirty TLS handshakes a broker's Java compiles them, for a third of a second."""
-    ends = time.monotonic() + at_most_s
-    for _ in range(times):
-        with connect(Producer, producer_settings(config)) as connection:
-            topic_metadata(connection, topic)
-        if time.monotonic() > ends:
-            return
 
 
 def produce_at_once(config: Config, topic: str, messages: Messages, *, seconds: float) -> None:

@@ -186,10 +186,7 @@ def client_error(error: KafkaException | SystemError) -> KafkaError:
     return said.args[0]
 
 
-Answer = TypeVar("Answer")
-
-
-def ask(connection: Connection, question: Callable[[float], Answer]) -> Answer:
+def ask(connection: Connection, question: Callable[[float], Any]) -> Any:
     """Ask the cluster something, in short steps (of so many seconds) so that the stop button gets through.
 
     The steps get longer as time goes by: on a slow link an answer may take more than the first.

@@ -33,13 +33,6 @@ class ClientConfig(dict[str, Any]):
         return ClientConfig(self)
 
 
-def quiet_logger() -> logging.Logger:
-    """A logger that keeps the client library's log lines off the screen; errors are reported where they are met."""
-    logger = logging.getLogger("kafka.client")
-    logger.disabled = True
-    return logger
-
-
 # What begins like this is left out: what a producer refuses or warns of in the console's file, and settings with which
 # successes would not be reported, or what the client logs would not be heard.
 LEFT_OUT = ("schema.registry.", "basic.auth.", "session.timeout.ms", "delivery.report.only.error", "log_level")
@@ -171,8 +164,10 @@ def _judge(entries: Entries, key_of: Mapping[str, str], place: str) -> None:
         raise ConfigError(f"{place} lacks {' and '.join(missing)}; add it as in the example file.")
     # The rest is the client's to judge; without the address, which it would look up.
     settings = ClientConfig((name, value) for name, (value, _) in entries.items() if name != "bootstrap.servers")
+    quiet = logging.getLogger("kafka.client")
+    quiet.disabled = True
     try:
-        Producer(producer_settings(settings), logger=quiet_logger()).close()
+        Producer(producer_settings(settings), logger=quiet).close()
     except Exception as error:  # the client raises exceptions of many kinds for settings it can't use
         where = " and ".join(entries[name][1] for name in refused_settings(error, entries)) or place
         raise ConfigError(f"{where}: the client refuses this setting; correct or remove it.") from None

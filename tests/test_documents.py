@@ -52,12 +52,12 @@ def lines_of(*patterns: str) -> int:
 
 
 def test_the_product_stays_small():
-    """The aim is 3,000, 3,500 and 300 lines; until they are reached, nothing may grow beyond what is there."""
+    """Besides the tests, the tests, and in the cells of going_further.ipynb."""
     product = lines_of("*.py", "harness/*.py", "local_kafka/*.py", "benchmarks/*.py")
     cells = json.loads((ROOT / "going_further.ipynb").read_text(encoding="utf-8"))["cells"]
     further = sum(len(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     tests = lines_of("tests/*.py")
-    assert product <= 3_551 and tests <= 3_970 and further <= 323, (product, tests, further)
+    assert product <= 3_000 and tests <= 3_500 and further <= 300, (product, tests, further)
 
 
 def imported(path: Path) -> set[str]:

@@ -96,8 +96,7 @@ def test_seconds_of_messages_begin_with_the_first():
 def test_requests_are_counted_by_the_client(kafka, topic):
     run = kh.produce_sync(kafka.config, topic, messages(120))
     assert run.network["produce_requests"] == 120
-    assert run.network["messages_per_request"] == 1 and run.network["rtt_ms"] > 0
-    assert run.network["responses"] >= 120
+    assert run.network["rtt_ms"] > 0
     run = kh.produce_async(kafka.config, topic, messages(5000))
     assert 1 <= run.network["produce_requests"] < 1000
 

@@ -115,7 +115,7 @@ def test_an_interrupt_is_answered_with_where_the_results_are(saved):
     where = r"Interrupted after 1,500 messages of run 2\. What was measured is in .*/saved;.*set saved_run"
     with pytest.raises(RunInterrupted, match=where), saved.measuring():
         raise KeyboardInterrupt
-    with pytest.raises(RunInterrupted, match=r"of run 3\."):
+    with pytest.raises(RunInterrupted, match=r"of run 3\."), saved.measuring():
         saved.add_run(a_run("sync", stopped=INTERRUPTED))
     assert kh.load_results(saved.folder).runs[2].stopped == "interrupted"
     assert outcome(saved.runs[2]) == "1,500 messages acknowledged, 0 failed; stopped: interrupted"
