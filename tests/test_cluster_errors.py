@@ -325,7 +325,7 @@ def test_jars_cannot_be_fetched(tmp_path: Path) -> None:
     assert "another exception" not in done.stderr and "direct cause" not in done.stderr
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_port_taken(monkeypatch: pytest.MonkeyPatch, which: int) -> None:
     """By a stranger, between its choice and Kafka's start."""
     ports = free_ports(4)

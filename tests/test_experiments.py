@@ -58,7 +58,8 @@ def test_other_ways_deliver_all(kafka, topic):
     assert sum(kh.end_offsets(kafka.config, topic).values()) >= sum(expected.values())
 
 
-@pytest.mark.parametrize("mode", ["async", pytest.param("sync", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["async", "sync"])
 def test_broker_dies_and_nothing_is_lost(mode):
     table = experiments.broker_dies(mode, 1, 2)
     assert table["acknowledged"].sum() == table["messages"].sum() == 2 * experiments.SOURCE_RATE
