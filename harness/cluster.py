@@ -45,8 +45,8 @@ def open_cluster(choice: str = "auto", config: Mapping[str, str] | None = None, 
         raise ConfigError(f"cluster_choice has to be one of {', '.join(CHOICES)}.")
     if choice == "cloud" and config is None:
         raise ConfigError("No credentials found: copy client.properties.example to client.properties and fill it in.")
-    given = ClientConfig(config) if config and choice in ("auto", "cloud") else None
-    cluster = _configured(given, stack) if given else _started(choice, rtt_ms, stack)
+    given = config if choice in ("auto", "cloud") else None
+    cluster = _configured(ClientConfig(given), stack) if given else _started(choice, rtt_ms, stack)
     stack.callback(cluster.config.clear)
     print(f"Cluster: {cluster.name}.")
     return cluster

@@ -91,9 +91,8 @@ def measured(mode: str, config: Mapping[str, str], topic: str) -> Iterator["Meas
         if connection.stop.pressed:  # before there was anybody to answer for it
             raise KeyboardInterrupt
         try:
-            yield run
-        except Stopped:
-            pass
+            with contextlib.suppress(Stopped):
+                yield run
         finally:
             run.conclude()
         if run.result.complete:

@@ -6,6 +6,7 @@ is, and the executed copy is saved beside its results.
 
 import ast
 import asyncio
+import atexit
 import contextlib
 import re
 import shutil
@@ -104,7 +105,10 @@ def main(file: str, *given: str) -> None:
             transport = "tcp" if sys.platform == "win32" or len(runtime) > 80 else "ipc"
             kernel = AsyncKernelManager(connection_file=f"{runtime}/kernel.json", transport=transport)
             client = Client(notebook, km=kernel, record_timing=False, coalesce_streams=True)
-            client.execute(cwd=str(path.parent), cleanup_kc=True)
+            try:
+                client.execute(cwd=str(path.parent), cleanup_kc=True)
+            finally:
+                atexit.unregister(client._cleanup_kernel)  # it would fail where the kernel died while it started
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(str(error))
     folder = client.results or time.strftime("results/%Y-%m-%d_%H-%M-%S")

@@ -166,8 +166,8 @@ class LocalKafka:
         name = next(iter(ended), "broker-0")
         (self._jars / jars.KAFKA_ARCHIVE).unlink(missing_ok=True)  # it may have been written by what failed, or be why
         log = (self.folder / f"{name}.log").read_text(errors="replace")
-        lines = [line for line in log[max(log.find(" ERROR "), 0) :].splitlines() if not line.startswith("\t")]
-        said = " | ".join(lines[:3]).strip().replace(self.config["sasl.password"], "***")
+        lines = [line for line in log[max(log.find(" ERROR "), 0) :].splitlines() if not line.startswith(("\t", "["))]
+        said = (" | ".join(lines[:3]).strip() or "nothing").replace(self.config["sasl.password"], "***")
         if shutil.disk_usage(self.folder).free < 2**20:  # then the log is empty
             said = f"No space left on device ({self.folder}); make room"
         raise LocalKafkaError(f"Kafka could not be started, {name} said: {said}; else choose the simulated cluster.")
@@ -180,8 +180,7 @@ def free_ports(count: int) -> list[int]:
     """Ports that are free; no system hands out those below 32,768 by itself, to others while a broker is dead."""
     while True:
         first = 20_000 + 16 * (next(BLOCKS) % 798)
-        ports = list(range(first, first + count))
         with contextlib.suppress(OSError):
-            for port in ports:
+            for port in range(first, first + count):
                 socket.create_server(("127.0.0.1", port)).close()
-            return ports
+            return list(range(first, first + count))
