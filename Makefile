@@ -30,7 +30,7 @@ further: .venv/run  ## measure what going_further.ipynb asks, in place; P as abo
 	@$(EXECUTE) going_further.ipynb $(PARAMETERS)
 
 results: .venv/run  ## list the saved measurements: what each is, and whether it is complete
-	@$(PY) -m harness.results
+	@$(PY) -c "from harness.results import overview; print(*overview(), sep=chr(10))"
 
 lab: .venv/run  ## open the notebook in JupyterLab; FLAGS="--no-browser --port 9999" are handed on
 	$(PY) -m jupyterlab $(FLAGS) assignment1.ipynb

@@ -54,9 +54,10 @@ def send(config: Config, topic: str, messages: Iterable, wait_every=0, look=None
 
         if primed:
             prime(connection, topic)
-        producer, number, started = connection.client, 0, perf_counter()
+        producer, report = connection.client, lambda error, _: error and failures.append(error)
+        number, started = 0, perf_counter()
         for number, (key, value) in enumerate(messages, start=1):
-            producer.produce(topic, value, key, -1, lambda error, _: error and failures.append(error))
+            producer.produce(topic, value, key, -1, report)
             if number % (wait_every or 500) == 0:
                 wait() if wait_every else (look or Producer.poll)(producer, 0)
         wait()
@@ -122,21 +123,21 @@ def between(config: Config, topic: str, num_messages: int, most_waits: int, repe
 def slow_batches(config: Config, topic: str, num_messages: int, *, runs: int = 12) -> pd.DataFrame:
     """Why are some asynchronous batches slow? A row for each batch but the runs' first ones.
 
-    Of ``elapsed_s``, ``poll_s`` is for serving as many ``reports``; ``cpu_s`` is the sending thread's processor time.
+    ``cpu_s`` is the sending thread's processor time, ``poll_cpu_s`` that of serving as many ``reports``.
     """
     messages, moments = kh.make_messages("slow", num_messages), []
 
     def look(run: int, producer: Producer, timeout_s: float) -> None:
-        waiting, began = len(producer), perf_counter()
+        waiting, cpu = len(producer), time.thread_time()
         producer.poll(timeout_s)
-        moments.append((run, began, perf_counter(), time.thread_time(), waiting - len(producer)))
+        moments.append((run, perf_counter(), cpu, time.thread_time(), waiting - len(producer)))
 
     for run in range(1, 1 + runs):
         send(config, topic, messages, look=partial(look, run))
-    table = pd.DataFrame(moments, columns=["run", "began", "ended", "cpu", "reports"])
-    table["poll_s"] = table["ended"] - table["began"]
+    table = pd.DataFrame(moments, columns=["run", "ended", "cpu_before", "cpu", "reports"])
+    table["poll_cpu_s"] = table["cpu"] - table["cpu_before"]
     table[["elapsed_s", "cpu_s"]] = table.groupby("run")[["ended", "cpu"]].diff()
-    return table.dropna().drop(columns=["began", "ended", "cpu"])
+    return table.dropna().drop(columns=["ended", "cpu_before", "cpu"])
 
 
 async def with_asyncio(config: Config, topic: str, messages: Sequence[tuple], gathered: bool = True) -> float:
@@ -186,7 +187,8 @@ def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 
 
     ways = {
         "produce_async": partial(timed, "async", config, topic, messages),
-        "failures only": partial(send, config, topic, messages, **{"delivery.report.only.error": True}),
+        "another loop": partial(send, config, topic, messages),
+        "another loop, failures only": partial(send, config, topic, messages, **{"delivery.report.only.error": True}),
         "AIOProducer, gathered": partial(in_a_loop, messages, True),
         "100 threads that wait": partial(in_threads, messages[:10_000]),
         "produce_sync": partial(timed, "sync", config, topic, messages[:1_000]),

@@ -71,7 +71,7 @@ def _started(choice: str, rtt_ms: int, stack: contextlib.ExitStack) -> Cluster:
         name = f"distant Apache Kafka {KAFKA_VERSION} (on this machine, {rtt_ms} ms away)"
     else:
         config = stack.enter_context(LocalKafka()).config
-        choice, name = "local", f"local Apache Kafka {KAFKA_VERSION}"
+        choice, name = "local", f"local Apache Kafka {KAFKA_VERSION} (on this machine)"
     return Cluster(choice, name, ClientConfig(config), stack.close)
 
 

@@ -63,7 +63,7 @@ def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:
         low, high = approx(min(rates.values())), approx(max(rates.values()))
         caption += f" {mode.capitalize()}: {low} to {high} messages / s."
     axes.set(yscale="log", xlim=(0, len(runs) + 1))
-    title = "The runs drift, or one stands out" if drift(runs) else "The runs do not drift, and none stands out"
+    title = "The runs drift, or one stands out" if drift(runs) else "No drift was noticed, and no run stands out"
     label(axes, title, "run, in the order of time", "messages / s")
     _legend(axes)
     return figure, caption

@@ -73,11 +73,11 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def measured(mode: str, config: Mapping[str, str], topic: str) -> Iterator["Measurement"]:
-    """A producer for one run: it is connected and primed before the block, its ``result`` is ready after it.
+    """A producer for one run: connected and primed before the block, its ``result`` ready after it.
 
     Raises:
         ClusterError: the cluster can't be reached, or the topic can't be written to.
-        KeyboardInterrupt: the user pressed the stop button before the block; in the block, it is noted in the result.
+        KeyboardInterrupt: the user pressed the stop button before the block; in it, that ends the run.
     """
     settings = ClientConfig({"delivery.timeout.ms": TIMEOUT_MS}) | producer_settings(config)
     settings |= {"statistics.interval.ms": round(1000 * INTERVAL_S)}
@@ -123,7 +123,7 @@ class Measurement:
         left = count  # reports that are still to come
         self._batches.append((timing, waits, started))
 
-        def report(error: KafkaError | None, message: Message) -> None:
+        def on_delivery(error: KafkaError | None, message: Message) -> None:
             nonlocal left
             left -= 1
             if left == 0:
@@ -133,7 +133,7 @@ class Measurement:
             else:
                 self._failed(timing, error, message)
 
-        return timing, report
+        return timing, on_delivery
 
     def _failed(self, timing: BatchTiming, error: KafkaError, message: Message) -> None:
         timing.failed += 1
@@ -168,8 +168,9 @@ class Measurement:
     def wait_for_all(self) -> None:
         """Wait until each message that was handed over is acknowledged or has failed, and serve its report."""
         try:
+            # flush() says after a second at most how many are left; in between, the run may have been stopped
             while not self.result.stopped and self.producer.flush(1):
-                pass  # in short waits: what is handed over as the run is stopped may be purged too early
+                pass
         except (KafkaException, SystemError) as error:
             self.stop(f"the client gave up: {client_error(error).str()}")
         if self.result.stopped:

@@ -112,7 +112,7 @@ def finding(results: Results) -> str:
     if min(runs) > 1:
         _, low, high = ratio_of_medians(*(run_times(results.runs, mode) for mode in (slow, fast)))
         said.append(
-            f"Measured again at once, that would be {approx(low)} to {approx(high)} times (95 %, from how these runs "
+            f"A repeat right away would give {approx(low)} to {approx(high)} times (95 %, from how these runs "
             "vary); another hour or another machine can move it more: see section 1 of going_further.ipynb."
         )
     cost = {mode: duration(times[mode] / summary[mode]["messages"]) for mode in FULL_NAME}
@@ -164,8 +164,8 @@ def where_measured(results: Results) -> str:
     e = results.environment
     return (
         f"*Measured on {e['date'][:10]}: {e['cluster']}, {counted(e['brokers'], 'broker')}; {e['cores']} cores "
-        f"({e['cpu']}), {e['os']}, Python {e['python']}, confluent-kafka {e['confluent-kafka']}. "
-        f"Data: {results.folder.as_posix()}.*"
+        f"({e['cpu']}), {e['os']}, Python {e['python']}, confluent-kafka {e['confluent-kafka']}; "
+        f"load average before {e.get('load average')}. Data: {results.folder.as_posix()}.*"
     )
 
 
@@ -178,8 +178,7 @@ def estimate_check(results: Results) -> str:
     said = f"A synchronous run: {duration(estimated_s)} estimated, {duration(measured_s)} measured"
     if abs(measured_s / estimated_s - 1) <= 0.1:
         return f"{said}; the estimate was within 10 %."
-    slower = "runs" if measured_s > estimated_s else "estimate"
-    return f"{said}; the estimate missed by more than 10 %: machine or cluster were slower during the {slower}."
+    return f"{said}; the estimate missed by more than 10 %."
 
 
 def accounted(accounts: pd.DataFrame | None) -> str:

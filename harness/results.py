@@ -197,7 +197,3 @@ def _cpu_model() -> str:
         for model in re.findall(r"(?m)^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text()):
             return model
     return platform.processor() or platform.machine()
-
-
-if __name__ == "__main__":
-    print("\n".join(overview()))

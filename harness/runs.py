@@ -18,7 +18,7 @@ class BatchTiming:
 
     messages: int
     elapsed_s: float = 0.0  # its sender spent on it, from its first produce() until the next batch may begin
-    delivered_s: float = 0.0  # from its first produce() to the report on its last message, served by poll or flush
+    delivered_s: float = 0.0  # from its first produce() to the last of its reports, which poll or flush serves
     acknowledged: int = 0
     failed: int = 0
     started_s: float = 0.0  # from the run's first produce() to this batch's first

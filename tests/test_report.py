@@ -57,7 +57,7 @@ def test_at_a_distance_the_cost_of_a_message_is_said():
 def test_an_estimate_that_missed_is_said_to_have_missed():
     assert "within 10 %" in report.estimate_check(measured(a_run("sync", 3.5), **{"estimated s": 3.6}))
     said = report.estimate_check(measured(a_run("sync", 11.8), **{"estimated s": 146.0}))
-    assert "missed by more than 10 %" in said and "slower during the estimate" in said
+    assert "missed by more than 10 %" in said
     assert "no complete synchronous run" in report.estimate_check(measured(a_run("async", 1.0), **{"estimated s": 1.0}))
 
 
