@@ -33,7 +33,7 @@ def in_blocks(seed):
 def test_who_divides_the_printed_times_gets_the_printed_ratio(seed):
     said = report.finding(measured(*in_blocks(seed)))
     numbers = (
-        r"about (\S+) times as fast.* in (\S+) s, .* in (\S+) s .*medians of 24 and 6 runs.* be (\S+) to (\S+) times"
+        r"about (\S+) times as fast.* in (\S+) s, .* in (\S+) s .*medians of 24 and 6 runs.* give (\S+) to (\S+) times"
     )
     ratio, fast, slow, low, high = re.search(numbers, said).groups()
     assert report.approx(float(slow) / float(fast)) == ratio
