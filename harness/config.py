@@ -178,7 +178,7 @@ def _say_what_was_found(properties: Path, env: Path, passed_over: list[str]) -> 
     nowhere = f"no {properties.name}, and no BOOTSTRAP_SERVERS in {env.name} or the environment"
     print(f"No credentials: {nowhere}{without}.")
     names = [properties.name, env.name]
-    for file in sorted(properties.absolute().parent.iterdir()):
+    for file in sorted(filter(Path.is_file, properties.absolute().parent.iterdir())):  # .venv is a folder
         meant = difflib.get_close_matches(file.name.lower().removesuffix(".txt"), names, cutoff=0.85)
         if meant and file.name not in names:
             print(f"{file.name} isn't read; if it is meant, rename it {meant[0]}.")
