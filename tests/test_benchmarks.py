@@ -12,7 +12,12 @@ from benchmarks import producers
 MESSAGES = [(None, b"%0100d" % number) for number in range(300)]
 
 
-@pytest.mark.parametrize("contestant", producers.CONTESTANTS, ids=lambda each: each.name)
+# perf-test's jars are fetched first.
+MARKS = {"perf-test": [pytest.mark.long]}
+FIELD = [pytest.param(each, id=each.name, marks=MARKS.get(each.name, [])) for each in producers.CONTESTANTS]
+
+
+@pytest.mark.parametrize("contestant", FIELD)
 def test_a_contestant_sends_everything_once(kafka, topic, contestant):
     if contestant.name == "perf-test":  # its whole warm-up would take seconds
         contestant = contestant._replace(send=partial(contestant.send, warm_up=1_000), uncounted=1_000)

@@ -102,6 +102,7 @@ def assert_same(again: nbformat.NotebookNode, first: nbformat.NotebookNode) -> N
     assert texts(again)[0] == texts(first)[0]
 
 
+@pytest.mark.long
 def test_runs_on_the_simulated_cluster(tmp_path):
     notebook = execute(tmp_path, num_messages=200, batch_size=50, blocks=1, cluster_choice="simulated")
     check_outputs(notebook)
