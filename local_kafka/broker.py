@@ -25,13 +25,13 @@ HERE = Path(__file__).parent
 SETTINGS = (HERE / "broker.properties.template").read_text()
 CLIENT_SETTINGS = (HERE / "client.properties.template").read_text()
 START_TIMEOUT_S = 60
-ARCHIVE_TIMEOUT_S = 20
 
 
 class LocalKafka:
     """A real Apache Kafka on 127.0.0.1, for as long as the ``with`` block lasts.
 
     Every listener asks for TLS and a random password. Nothing outlives this Python process, even if that is killed.
+    Raises LocalKafkaError where the jars can't be had or a broker doesn't start, ValueError for other numbers.
 
     Args:
         brokers: 1, or 3 for replication factor 3 and ``min.insync.replicas=2`` as on Confluent Cloud.
@@ -42,10 +42,6 @@ class LocalKafka:
         config: client configuration for confluent-kafka (the five keys of the course's sample and ``ssl.ca.location``).
         processes: the brokers' processes, by broker number from 0.
         folder: where the brokers keep their data, logs and keys; only this user can read it.
-
-    Raises:
-        LocalKafkaError: the jars can't be had, or a broker doesn't start; with what it said.
-        ValueError: another number of brokers, another distance.
     """
 
     def __init__(self, brokers: int = 1, *, distance_ms: float = 0, file: Path | None = None):
@@ -81,7 +77,7 @@ class LocalKafka:
                 if not error_type and not (self._jars / jars.KAFKA_ARCHIVE).exists():
                     # Asked to end, Java writes down which classes it has loaded; later starts need half the time.
                     self.processes[0].terminate()
-                    self.processes[0].wait(ARCHIVE_TIMEOUT_S)
+                    self.processes[0].wait(20)
         finally:
             self._stop()
 

@@ -1,7 +1,4 @@
-"""End a local Kafka when its owner has ended, in whatever way: python -P guard.py OWNER FOLDER [FILE]
-
-A program of its own, which the owner starts, and ends when it has cleaned up itself.
-"""
+"""End a local Kafka when its owner has ended, in whatever way: python -P guard.py OWNER FOLDER [FILE]"""
 
 import contextlib
 import os

