@@ -97,7 +97,7 @@ Messages = Iterable[tuple[bytes, bytes]]  # keys and values
 def produce_async(config: Config, topic: str, messages: Messages, *, batch_size: int = 500) -> ProducerRun:
     """Hand over message after message; wait once, at the end."""
     with measured("async", config, topic) as run:  # connects before, closes after
-        produce = run.producer.produce  # the client's; looked up once, and called with arguments by position: faster
+        produce = run.producer.produce  # the client's; looked up once, called by position: faster
         for batch in run.batches(messages, batch_size):
             started = perf_counter()
             timing, on_delivery = run.start_batch(len(batch), started)
@@ -106,7 +106,7 @@ def produce_async(config: Config, topic: str, messages: Messages, *, batch_size:
                     # -1: the key decides the partition; on_delivery is called when it has arrived or failed
                     produce(topic, value, key, -1, on_delivery)
                 except (BufferError, KafkaException) as refusal:
-                    # the client's queue is full: wait, and try again; or the message is too large: count it as failed
+                    # the queue is full: wait and try again; or the message is too large: it has failed
                     run.retry_or_fail(refusal, key, value, on_delivery)
             run.serve_reports()  # poll(0): call on_delivery for those messages that have arrived by now
             timing.elapsed_s = perf_counter() - started
@@ -117,7 +117,7 @@ def produce_async(config: Config, topic: str, messages: Messages, *, batch_size:
 def produce_sync(config: Config, topic: str, messages: Messages, *, batch_size: int = 500) -> ProducerRun:
     """Hand over a message; wait until it is acknowledged; go on."""
     with measured("sync", config, topic) as run:  # connects before, closes after
-        produce = run.producer.produce  # the client's; looked up once, and called with arguments by position: faster
+        produce = run.producer.produce  # the client's; looked up once, called by position: faster
         for batch in run.batches(messages, batch_size):
             started = perf_counter()
             timing, on_delivery = run.start_batch(len(batch), started)
@@ -126,7 +126,7 @@ def produce_sync(config: Config, topic: str, messages: Messages, *, batch_size: 
                     # -1: the key decides the partition; on_delivery is called when it has arrived or failed
                     produce(topic, value, key, -1, on_delivery)
                 except (BufferError, KafkaException) as refusal:
-                    # the client's queue is full: wait, and try again; or the message is too large: count it as failed
+                    # the queue is full: wait and try again; or the message is too large: it has failed
                     run.retry_or_fail(refusal, key, value, on_delivery)
                 run.wait_for_all()  # wait for this message's acknowledgement
             timing.elapsed_s = perf_counter() - started

@@ -55,7 +55,8 @@ SHOWN = (*MEASURED_SETTINGS, "batch.size", "compression.type", "linger.ms", "sas
 
 def producer_settings(config: Mapping[str, Any]) -> ClientConfig:
     """The settings of both producers: the user's, but for what has to be the same in every measurement."""
-    return ClientConfig({key: value for key, value in config.items() if key not in SET_BY_THE_RUN} | MEASURED_SETTINGS)
+    kept = {key: value for key, value in config.items() if key not in SET_BY_THE_RUN}
+    return ClientConfig(kept | MEASURED_SETTINGS)
 
 
 def shown_settings(config: Mapping[str, Any]) -> dict[str, str]:
