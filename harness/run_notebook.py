@@ -11,6 +11,7 @@ import contextlib
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -106,7 +107,8 @@ def main(file: str, *given: str) -> None:
             kernel = AsyncKernelManager(connection_file=f"{runtime}/kernel.json", transport=transport)
             client = Client(notebook, km=kernel, record_timing=False, coalesce_streams=True)
             try:
-                client.execute(cwd=str(path.parent), cleanup_kc=True)
+                # without the kernel's own log, where an interrupt can leave a traceback; what cells say comes otherwise
+                client.execute(cwd=str(path.parent), cleanup_kc=True, stderr=subprocess.DEVNULL)
             finally:
                 atexit.unregister(client._cleanup_kernel)  # it would fail where the kernel died while it started
     except (OSError, ValueError, RuntimeError) as error:
