@@ -191,6 +191,14 @@ def test_interrupted(folder, cell):
     folder.check_clean()
 
 
+def test_a_half_made_venv_is_made_anew(folder):
+    dry = [each for each in folder.command if not each.startswith(("BIN=", "BROKEN="))]
+    said = subprocess.run([*dry, "-n"], stdout=subprocess.PIPE, **folder.options).stdout
+    assert "rm -rf .venv" in said and "-m venv .venv" in said, "there is no Python in it"
+    said = subprocess.run([*folder.command, "-n"], stdout=subprocess.PIPE, **folder.options).stdout
+    assert "-m venv .venv" not in said
+
+
 def test_progress_on_a_terminal_is_one_line(folder):
     folder.write("# Title", ANSWER, WORK)
     terminal, its_end = os.openpty()

@@ -1,7 +1,10 @@
 """What is said of a measurement: numbers that fit together, an interval, and what speaks against them."""
 
+import os
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +110,13 @@ def test_without_two_complete_modes_there_is_no_comparison():
 def test_the_faster_one_is_named_whichever_it_is():
     assert report.finding(measured(a_run("async", 2.0), a_run("sync", 1.0))).startswith("**The synchronous producer is")
     assert report.finding(measured(a_run("async", 1.0), a_run("sync", 1.04))).startswith("**Neither producer is")
+
+
+def test_figures_are_drawn_with_settings_of_our_own(tmp_path):
+    """The user's may need LaTeX, or an editor's backend."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    root = Path(__file__).resolve().parent.parent
+    own = {"MATPLOTLIBRC": str(tmp_path), "MPLBACKEND": "module://of_an_editor", "PYTHONPATH": str(root), "PATH": ""}
+    draw = "from harness.figures import new_figure; new_figure()[0].savefig('figure.png')"
+    subprocess.run([sys.executable, "-c", draw], cwd=tmp_path, env={**os.environ, **own}, check=True)
+    assert (tmp_path / "figure.png").stat().st_size > 1000
