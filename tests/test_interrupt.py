@@ -63,7 +63,7 @@ class StopButton:
         self._timer.join()
         assert self.pressed, "it ended before the button was pressed"
         print(f"\nended {seconds:.2f} s after the button was pressed")
-        assert seconds < 3
+        assert seconds < 5, "half a second alone; here four test processes share the processors"
 
 
 @pytest.fixture(autouse=True)
