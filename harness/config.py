@@ -155,7 +155,7 @@ def _read(path: Path, names: Mapping[str, str], *, shared: bool) -> Entries:
 def _judge(entries: Entries, key_of: Mapping[str, str], place: str) -> None:
     """Raise ConfigError unless the settings can be right."""
     for name, (value, where) in entries.items():
-        rules = RULES["login" if name in LOGIN else "every"] | RULES["every"] | RULES.get(name, {})
+        rules = (RULES["login"] if name in LOGIN else {}) | RULES["every"] | RULES.get(name, {})
         for form, fault in rules.items():
             if not re.fullmatch(form, value, re.IGNORECASE):
                 known = key_of.get(name) or (name if name in RULES else "the value")  # a key could hold the secret

@@ -53,10 +53,11 @@ class Client(NotebookClient):
             if error.ename != "KeyboardInterrupt":
                 said = "\n".join(cell.outputs[-1].get("traceback", [error.evalue]))
                 raise RuntimeError(f"In {self.section}:\n" + re.sub(r"\x1b\[[0-9;]*m", "", said)) from None
-        wanted = {"folder": "results.folder.as_posix()"}
-        reply = await self.kc.execute_interactive("", silent=True, user_expressions=wanted, timeout=10)
-        found = reply["content"]["user_expressions"]["folder"].get("data", {"text/plain": "''"})
-        self.results = ast.literal_eval(found["text/plain"])
+        if self.pressed or cell_index == len(self.nb.cells) - 1:
+            wanted = {"folder": "results.folder.as_posix()"}
+            reply = await self.kc.execute_interactive("", silent=True, user_expressions=wanted, timeout=10)
+            found = reply["content"]["user_expressions"]["folder"].get("data", {"text/plain": "''"})
+            self.results = ast.literal_eval(found["text/plain"])
         if self.pressed:
             said = f"In {self.section}: interrupted"
             if self.results:
