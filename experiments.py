@@ -22,8 +22,12 @@ from confluent_kafka.aio import AIOProducer
 
 import kafka_helpers as kh
 from harness.client import connect
+from harness.config import producer_settings
+from harness.errors import ClusterError
 from harness.measurement import PRIMER, prime
-from harness.runs import checked, in_blocks, rounds
+from harness.runs import batches_frame, order_of_runs, require_complete, rounds
+from harness.topics import end_offsets, ensure_topic, topic_metadata
+from harness.warm_up import produce_at_once
 from local_kafka import LocalKafka, quiet_logger
 
 PRODUCERS = {"async": kh.produce_async, "sync": kh.produce_sync}
@@ -38,14 +42,14 @@ Row = dict[str, float]
 
 def timed(mode: str, config: Config, topic: str, messages: list) -> Row:
     """A complete run of one of the two producers."""
-    run = checked(PRODUCERS[mode](config, topic, messages))
+    run = require_complete(PRODUCERS[mode](config, topic, messages))
     return {"messages": run.acknowledged, "elapsed_s": run.elapsed_s}
 
 
 def send(config: Config, topic: str, messages: Iterable, wait_every=0, look=None, primed=True, **settings) -> Row:
     """Send with other settings; wait after every so many messages, or only at the end, with a look after every 500."""
     failures: list = []
-    with connect(Producer, kh.producer_settings(config), **settings) as connection:
+    with connect(Producer, producer_settings(config), **settings) as connection:
 
         def wait() -> None:
             while producer.flush(0.5):
@@ -75,7 +79,7 @@ def same_twice(config: Config, topic: str, num_messages: int, *, blocks: int = 8
     names = {mode: itertools.cycle(("A", "A again", "A again", "A")) for mode in PRODUCERS}
     return pd.DataFrame(
         {"mode": mode, "name": next(names[mode])} | timed(mode, config, topic, messages[:: share[mode]])
-        for mode in in_blocks(blocks)
+        for mode in order_of_runs(blocks)
     )
 
 
@@ -88,10 +92,10 @@ def round_trip_law(num_messages: int, *, repeats: int = 3, seconds: float = 0.6,
     tables, messages = [], kh.make_messages("law", num_messages)
     for ms in ROUND_TRIPS_MS:
         with LocalKafka(3, distance_ms=ms) as kafka:
-            kh.ensure_topic(kafka.config, "law")
-            kh.produce_at_once(kafka.config, "law", messages, seconds=warm_s)
+            ensure_topic(kafka.config, "law")
+            produce_at_once(kafka.config, "law", messages, seconds=warm_s)
             with connect(AdminClient, kafka.config) as connection:
-                moments = [kh.topic_metadata(connection, "law") and perf_counter() for _ in range(22)]
+                moments = [topic_metadata(connection, "law") and perf_counter() for _ in range(22)]
             round_trip_s = min(after - before for before, after in itertools.pairwise(moments))
             shares = {"async": messages, "sync": messages[: max(16, int(1000 * seconds / (ms + 3)))]}
             ways = {mode: partial(timed, mode, kafka.config, "law", shares[mode]) for mode in shares}
@@ -142,7 +146,7 @@ def slow_batches(config: Config, topic: str, num_messages: int, *, runs: int = 1
 
 async def with_asyncio(config: Config, topic: str, messages: Sequence[tuple], gathered: bool = True) -> float:
     """The client's AIOProducer, each message awaited by itself or all together; how many seconds they took."""
-    async with AIOProducer({**kh.producer_settings(config), "logger": quiet_logger()}) as producer:
+    async with AIOProducer({**producer_settings(config), "logger": quiet_logger()}) as producer:
         await producer.produce(topic, PRIMER, PRIMER)
         await producer.flush()
         started, answers = perf_counter(), []
@@ -156,7 +160,7 @@ async def with_asyncio(config: Config, topic: str, messages: Sequence[tuple], ga
 
 def other_ways(config: Config, topic: str, num_messages: int, *, repeats: int = 3) -> pd.DataFrame:
     """What do other ways of sending change? The slow ones send fewer messages."""
-    settings, messages = kh.producer_settings(config), kh.make_messages("ways", num_messages)
+    settings, messages = producer_settings(config), kh.make_messages("ways", num_messages)
 
     def in_a_loop(messages: list, gathered: bool) -> Row:
         with ThreadPoolExecutor(1) as pool:  # the notebook's own thread has a loop already
@@ -219,15 +223,15 @@ def broker_dies(mode: str, brokers: int, seconds: float, after_s: float = 1.0) -
 
     with LocalKafka(brokers) as kafka:
         fault = threading.Timer(after_s, outage)
-        kh.ensure_topic(kafka.config, "dying")
+        ensure_topic(kafka.config, "dying")
         try:
-            run = checked(PRODUCERS[mode](kafka.config, "dying", offered(), batch_size=SOURCE_BATCH))
+            run = require_complete(PRODUCERS[mode](kafka.config, "dying", offered(), batch_size=SOURCE_BATCH))
         finally:
             fault.cancel()
             if fault.ident:  # it has been started
                 fault.join()
         found = kh.read_back(kafka.config, "dying", {mode: messages})
-    table = kh.batches_frame([run]).assign(brokers=brokers, killed_s=clock["killed"] - clock["begin"])
+    table = batches_frame([run]).assign(brokers=brokers, killed_s=clock["killed"] - clock["begin"])
     return table.assign(**found.iloc[0][["missing", "duplicated", "out_of_order"]])
 
 
@@ -239,7 +243,7 @@ def program_dies(config: Config, topic: str, kills: int) -> pd.DataFrame:
     """What if the program is killed at random moments? ``lost`` are messages ``handed_over`` and not in the topic."""
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     context.set_forkserver_preload([__name__])  # so that what it takes to import is imported once
-    moments, rows, start = random.Random(7), [], kh.end_offsets(config, topic)
+    moments, rows, start = random.Random(7), [], end_offsets(config, topic)
     for number, way in rounds(kills, WAYS):
         run_id, gone_on = f"{way}-{number}", context.RawValue("q", 0)  # in shared memory: it outlives the process
         child = context.Process(target=_send_on, args=(way, dict(config), topic, run_id, gone_on), daemon=True)
@@ -249,7 +253,7 @@ def program_dies(config: Config, topic: str, kills: int) -> pd.DataFrame:
                 time.sleep(0.001)
             time.sleep(moments.uniform(0, 0.5))
             if not child.is_alive():
-                raise kh.ClusterError("The program that was to be killed has ended by itself.")
+                raise ClusterError("The program that was to be killed has ended by itself.")
         finally:
             child.kill()
             child.join()
@@ -300,9 +304,9 @@ def nobody_looks(config: Config) -> pd.DataFrame:
     for number, (fault, program) in enumerate(itertools.product(FAULTS, LEFT_OUT)):
         (settings, size), topic = FAULTS[fault], f"nobody-looks-{number}"
         if has_topic := fault != "no such topic":
-            kh.ensure_topic(config, topic)
+            ensure_topic(config, topic)
         with ThreadPoolExecutor(1) as pool:  # not in this thread: the client would lose an interrupt in its callback
             failed = pool.submit(careless, {**config, **patience, **settings}, topic, size, *LEFT_OUT[program]).result()
-        arrived = sum(kh.end_offsets(config, topic).values()) if has_topic else 0
+        arrived = sum(end_offsets(config, topic).values()) if has_topic else 0
         rows.append((fault, program, arrived, len(failed), failed[0] if failed else ""))
     return pd.DataFrame(rows, columns=["fault", "program", "arrived", "noticed", "reason"])

@@ -4,32 +4,59 @@ A batch is ``batch_size`` consecutive messages of the test, not librdkafka's mes
 unless a name says otherwise; ``poll`` and ``flush`` take seconds, too. What stands behind is in ``harness``.
 """
 
-# ruff: noqa: F401 (what the notebooks call is imported here, too)
-import itertools
 import random
-import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from statistics import median
 from time import perf_counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import pandas as pd
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException
 
-from harness.client import connect
-from harness.cluster import Cluster, describe_cluster, open_cluster
-from harness.config import ClientConfig, check_parameters, load_config, producer_settings
-from harness.errors import ClusterError, ConfigError, ResultsError, RunInterrupted
+from harness import read_back as reading
+from harness.cluster import describe_cluster, open_cluster
+from harness.config import check_parameters, load_config, producer_settings
+from harness.errors import ConfigError
 from harness.measurement import measured
-from harness.read_back import find_messages, reconcile
-from harness.results import Results, check_folder, environment, load_results, new_folder, newest
-from harness.runs import NEAR_MS, BatchTiming, ProducerRun, batches_frame, checked, in_blocks
-from harness.topics import end_offsets, ensure_topic, topic_metadata
+from harness.read_back import reconcile
+from harness.results import Record, Results, check_folder, load_results, new_folder, newest
+from harness.runs import BatchTiming, ProducerRun, batches_frame, order_of_runs
+from harness.topics import end_offsets, ensure_topic
+from harness.warm_up import warm_up
+
+# What assignment1.ipynb calls, and the names that other programs rely on.
+__all__ = [
+    "BatchTiming",
+    "ConfigError",
+    "ProducerRun",
+    "Record",
+    "Results",
+    "RideEvent",
+    "batches_frame",
+    "check_folder",
+    "check_parameters",
+    "decode",
+    "describe_cluster",
+    "encode",
+    "end_offsets",
+    "ensure_topic",
+    "load_config",
+    "load_results",
+    "make_events",
+    "make_messages",
+    "new_folder",
+    "newest",
+    "open_cluster",
+    "order_of_runs",
+    "produce_async",
+    "produce_sync",
+    "producer_settings",
+    "read_back",
+    "reconcile",
+    "warm_up",
+]
 
 # --- The messages ----------------------------------------------------------------------------------------------------
 
@@ -108,7 +135,7 @@ def produce_async(config: Config, topic: str, messages: Messages, *, batch_size:
                 except (BufferError, KafkaException) as refusal:
                     # the queue is full: wait and try again; or the message is too large: it has failed
                     run.retry_or_fail(refusal, key, value, on_delivery)
-            run.serve_reports()  # poll(0): call on_delivery for those messages that have arrived by now
+            timing.reports = run.serve_reports()  # poll(0): call on_delivery for messages that have arrived by now
             timing.elapsed_s = perf_counter() - started
         run.wait_for_all()  # wait once, at the end
     return run.result
@@ -133,77 +160,24 @@ def produce_sync(config: Config, topic: str, messages: Messages, *, batch_size: 
     return run.result
 
 
-# --- Before and after ------------------------------------------------------------------------------------------------
+# --- Afterwards ------------------------------------------------------------------------------------------------------
 
 
-def warm_up(config: Config, topic: str, *, at_most_s: float = 30.0) -> tuple[float, float]:
-    """Send messages that don't count until cluster and client have stopped getting faster; then time some.
+def read_back(
+    config: Config,
+    topic: str,
+    sent: Mapping[str, Messages | Callable[[], Messages]],
+    *,
+    undelivered: Mapping[str, Iterable[tuple[bytes | None, bytes | None]]] | None = None,
+    start: Mapping[int, int] | None = None,
+) -> pd.DataFrame:
+    """Read the topic again, and look for every message of the runs by its event's run id and sequence number.
 
-    Java compiles what is used often while it runs, so a new Kafka gets faster. First come connections, since each run
-    begins with one. Where the round trip is short, both producers follow in turns until the times of both stand still,
-    for ``at_most_s`` seconds; brokers on this machine that only seem far away would see too few messages that way:
-    several producers at once warm them up. A cloud's brokers are warm, and its quotas forbid the crowd.
-
-    Returns:
-        Medians of three short synchronous runs, in milliseconds: the round trip of a request as the client's statistics
-        have it, and the whole time of a message.
+    For each run id, ``sent`` has its messages in order, or a function that makes them again, and ``undelivered`` those
+    that failed. Reading begins at the offsets ``start``, by partition, else at the oldest message. What the table says,
+    and what is raised, stands at :func:`harness.read_back.read_back`.
     """
-    messages, ends = make_messages("warm-up", 20_000), time.monotonic() + at_most_s
-
-    def message_ms(run: ProducerRun) -> float:
-        return 1000 * checked(run).elapsed_s / run.acknowledged
-
-    for _ in range(40):  # at some thirty TLS handshakes Java compiles them, which takes it a third of a second
-        with connect(Producer, producer_settings(config)) as connection:
-            topic_metadata(connection, topic)
-        if time.monotonic() > ends - 0.9 * at_most_s:
-            break
-    run = checked(produce_sync(config, topic, for_seconds(min(1.0, at_most_s), messages), batch_size=10))
-    times: dict[str, list[float]] = {"async": [], "sync": []}
-    if run.network["rtt_ms"] < NEAR_MS:
-        while not all(map(_steady, times.values())) and time.monotonic() < ends:
-            times["async"].append(message_ms(produce_async(config, topic, messages)))
-            times["sync"].append(message_ms(produce_sync(config, topic, for_seconds(1.0, messages), batch_size=10)))
-    elif config.get("bootstrap.servers", "").startswith(("127.0.0.1:", "localhost:")):
-        produce_at_once(config, topic, messages, seconds=0.4 * at_most_s)
-    timed = []
-    for _ in range(3):
-        timed.append(produce_sync(config, topic, for_seconds(at_most_s / 10, messages), batch_size=10))
-        checked(produce_async(config, topic, messages))
-    return median(run.network["rtt_ms"] for run in timed), median(map(message_ms, timed))
-
-
-def _steady(times: list[float]) -> bool:
-    """Whether the last three fell less than a tenth below the three before them, by their medians."""
-    return len(times) >= 8 and median(times[-3:]) > 0.9 * median(times[-6:-3])
-
-
-def produce_at_once(config: Config, topic: str, messages: Messages, *, seconds: float) -> None:
-    """Sixteen synchronous producers at the same time, for so many seconds."""
-    over, impatient = threading.Event(), ClientConfig(config) | {"delivery.timeout.ms": "2000"}
-    with ThreadPoolExecutor(16) as pool:
-        try:
-            for _ in range(16):
-                some = itertools.takewhile(lambda _: not over.is_set(), messages)
-                pool.submit(produce_sync, impatient, topic, some, batch_size=1)
-            time.sleep(seconds)
-        finally:
-            over.set()
-
-
-def for_seconds(seconds: float, messages: Messages) -> Messages:
-    """The messages, until so many seconds after the first has been dealt with; at least one."""
-    ends = None
-    for message in messages:
-        yield message
-        ends = ends or time.monotonic() + seconds
-        if time.monotonic() > ends:
-            return
-
-
-def read_back(config: Config, topic: str, sent: Mapping[str, Any], **options: Any) -> pd.DataFrame:
-    """Read the topic again and look for every message: see :func:`harness.read_back.find_messages`."""
-    return find_messages(config, topic, sent, identify=_run_and_sequence, **options)
+    return reading.read_back(config, topic, sent, identify=_run_and_sequence, undelivered=undelivered, start=start)
 
 
 def _run_and_sequence(value: bytes) -> tuple[str, int]:

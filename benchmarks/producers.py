@@ -22,9 +22,9 @@ from confluent_kafka.admin import AdminClient
 from experiments import with_asyncio
 from harness.config import producer_settings
 from harness.measurement import PRIMER
-from harness.report import approx, printed
+from harness.report import approx, rounded
 from harness.results import environment
-from harness.runs import checked
+from harness.runs import require_complete
 from harness.topics import end_offsets, ensure_topic
 from kafka_helpers import produce_async, produce_sync
 from local_kafka import KAFKA_VERSION, LocalKafka, quiet_logger
@@ -37,7 +37,7 @@ Messages = list[tuple[None, bytes]]  # without keys, since perf-test can't vary 
 
 def own(produce: Callable, config: dict, topic: str, messages: Messages) -> float:
     """One of this project's producers; the time is the one that it gives itself."""
-    return checked(produce(config, topic, messages)).elapsed_s
+    return require_complete(produce(config, topic, messages)).elapsed_s
 
 
 def usual_loop(config: dict, topic: str, messages: Messages) -> float:
@@ -147,7 +147,7 @@ def table(rows: pd.DataFrame) -> str:
     """A line a contestant, the fastest first: medians of the rounds, and the lowest and the highest."""
     rates = rows.assign(rate=rows.messages / rows.seconds).pivot(index="round", columns="contestant", values="rate")
     ratios = rates.div(rates[REFERENCE], axis="index")  # within a round, so that what slows the machine slows both
-    middle = rates.median().map(printed)
+    middle = rates.median().map(rounded)
     lines = ["| contestant | messages/s | to produce_async | what it is |", "|---|---|---|---|"]
     for name, what, *_ in sorted(CONTESTANTS, key=lambda each: -middle[each.name]):
         cells = [name]

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import re
-import signal
 import threading
 import time
 import tomllib
@@ -18,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from harness.config import LEFT_OUT, ClientConfig, refused_settings
 from harness.errors import ClusterError
+from harness.stop import StopButton
 
 EXPLANATIONS = tomllib.loads(Path(__file__).with_name("explanations.toml").read_text(encoding="utf-8"))
 LASTING, PASSING = (list(EXPLANATIONS[name].items()) for name in ("lasting", "passing"))
@@ -49,49 +49,6 @@ HANDSHAKE_SETTINGS = ("socket.connection.setup.timeout.ms", "api.version.request
 PATIENCE_S = 4.0  # once the cause is known, no longer than that: it may go by itself, but seldom does
 CLOSE_S = 1.0  # then the caller goes on, and the client ends when it can
 GIVE_UP_S = 5.0  # to let go of what is still queued; purging takes a moment, or a second try
-
-
-class StopButton:
-    """The user's interrupt: the first is noted, a second one is raised as usual.
-
-    Nothing is raised out of the signal handler at the first press: the client loses an exception that falls into one
-    of its callbacks, and Python one that falls into a destructor. Whoever works under the button calls
-    :meth:`check` between two short waits, or sets ``then``, which is called at the press and answers for the stop.
-    While ``closing``, every press is noted only, so that a client is always closed.
-    """
-
-    def __init__(self) -> None:
-        self.pressed = self.closing = False
-        self.then: Callable[[], None] | None = None
-
-    def __enter__(self) -> "StopButton":
-        in_main = threading.current_thread() is threading.main_thread()  # the only one that is interrupted
-        # Also in the place of asyncio's and a notebook's own handler, which would wait for this code to end; but not of
-        # another stop button, whose owner answers for the stop.
-        self._before = signal.getsignal(signal.SIGINT)
-        another = isinstance(getattr(self._before, "__self__", None), StopButton)
-        self._installed = in_main and callable(self._before) and not another
-        if self._installed:
-            signal.signal(signal.SIGINT, self._press)
-        return self
-
-    def __exit__(self, kind: type | None, *_) -> None:
-        if self._installed:
-            signal.signal(signal.SIGINT, self._before)
-        if kind is None:
-            self.check()
-
-    def _press(self, *_) -> None:
-        if self.pressed and not self.closing:
-            raise KeyboardInterrupt
-        self.pressed = True
-        if self.then:
-            self.then()
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if the button was pressed and nobody answers for it."""
-        if self.pressed and not self.then:
-            raise KeyboardInterrupt
 
 
 class Heard(deque[str]):

@@ -4,6 +4,7 @@ import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka.admin import AdminClient
 
@@ -12,17 +13,19 @@ from harness.config import ClientConfig, producer_settings, shown_settings
 from harness.errors import ConfigError
 from harness.topics import metadata, topic_metadata
 
-CHOICES = ("auto", "cloud", "local", "distant", "simulated")
+CHOICES = ("auto", "cloud", "local", "distant")
 
 
 @dataclass
 class Cluster:
     """A cluster to measure on."""
 
-    kind: str  # local, distant, simulated, cloud or other
+    kind: str  # local, distant (three local brokers that seem far away), cloud or other
     name: str
     config: ClientConfig  # empty once the cluster is closed
     close: Callable[[], None]  # lets go of it; what was started here ends
+    distance_ms: float = 0  # the round trip that was chosen for a distant one, in ms
+    set_distance: Callable[[float], None] = lambda ms: None  # moves a distant one, in ms
 
 
 _opened = contextlib.ExitStack()  # of the cluster that was opened last
@@ -32,7 +35,7 @@ def open_cluster(choice: str = "auto", config: Mapping[str, str] | None = None, 
     """Find or start a cluster, and say in a line which it is. One that was opened before is closed first.
 
     ``auto`` takes the credentials if there are any, else a local Kafka; ``distant`` is three local brokers behind a
-    round trip of ``rtt_ms`` milliseconds, ``simulated`` the client's own mock cluster.
+    round trip of ``rtt_ms`` milliseconds.
 
     Raises:
         ConfigError: the choice is unknown, or ``cloud`` without credentials.
@@ -61,21 +64,22 @@ def _configured(config: ClientConfig, stack: contextlib.ExitStack) -> Cluster:
 
 def _started(choice: str, rtt_ms: int, stack: contextlib.ExitStack) -> Cluster:
     # only here, so that with credentials neither Java nor its packages have to be there
-    from local_kafka import KAFKA_VERSION, LocalKafka, simulated_cluster
+    from local_kafka import KAFKA_VERSION, LocalKafka
 
-    if choice == "simulated":
-        config = stack.enter_context(simulated_cluster(rtt_ms)).config
-        name = f"simulated cluster, round trip {rtt_ms} ms"
-    elif choice == "distant":
-        config = stack.enter_context(LocalKafka(3, distance_ms=rtt_ms)).config
-        name = f"distant Apache Kafka {KAFKA_VERSION} (on this machine, {rtt_ms} ms away)"
-    else:
-        config = stack.enter_context(LocalKafka()).config
-        choice, name = "local", f"local Apache Kafka {KAFKA_VERSION} (on this machine)"
-    return Cluster(choice, name, ClientConfig(config), stack.close)
+    if choice != "distant":
+        kafka = stack.enter_context(LocalKafka())
+        name = f"local Apache Kafka {KAFKA_VERSION} (on this machine)"
+        return Cluster("local", name, ClientConfig(kafka.config), stack.close)
+    kafka = stack.enter_context(LocalKafka(3, distance_ms=rtt_ms))
+    name = f"distant Apache Kafka {KAFKA_VERSION} (on this machine, {rtt_ms} ms away)"
+
+    def set_distance(ms: float) -> None:
+        kafka.distance_ms = ms
+
+    return Cluster("distant", name, ClientConfig(kafka.config), stack.close, rtt_ms, set_distance)
 
 
-def describe_cluster(cluster: Cluster, topic: str) -> dict[str, object]:
+def describe_cluster(cluster: Cluster, topic: str) -> dict[str, Any]:
     """What is measured on: kind, brokers, the topic's partitions and replication factor, and the settings."""
     with connect(AdminClient, cluster.config) as connection:
         partitions = topic_metadata(connection, topic).partitions
@@ -85,6 +89,6 @@ def describe_cluster(cluster: Cluster, topic: str) -> dict[str, object]:
         "cluster": cluster.name,
         "brokers": len(brokers),
         "partitions": len(partitions),
-        "replication factor": max(len(each.replicas) for each in partitions.values()),
+        "replication_factor": max(len(each.replicas) for each in partitions.values()),
         "settings": shown_settings(producer_settings(cluster.config)),
     }

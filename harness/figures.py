@@ -1,21 +1,17 @@
 """The figures of both notebooks: their style, and what they show."""
 
-import contextlib
 from collections.abc import Mapping, Sequence
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy
 import pandas as pd
-from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from harness.report import approx, drift
-from harness.runs import ProducerRun, counted
+from harness.report import approx, doubts
+from harness.runs import ProducerRun, quantity
 
 # From Okabe and Ito's colour-blind safe palette; blue is async and vermillion is sync, everywhere and nothing else is.
 COLOURS = {"async": "#0072B2", "sync": "#D55E00"}
@@ -43,16 +39,6 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
-def show_figure(figure: Figure, name: str, caption: str, folder: Path | None = None) -> None:
-    """Show a figure with a caption that says the same in words, and save it as ``NAME.png`` if a folder is given."""
-    png = BytesIO()
-    figure.savefig(png, format="png", dpi=100, metadata={"Software": None})
-    if folder:
-        with contextlib.suppress(OSError):  # it is shown all the same
-            (folder / f"{name}.png").write_bytes(png.getvalue())
-    display(Image(png.getvalue(), alt=caption), Markdown(f"*{caption}*"))
-
-
 def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:
     """The rate of each complete run, in the order of time; and the caption."""
     figure, axes = new_figure(figsize=(9, 3.4))
@@ -63,7 +49,7 @@ def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:
         low, high = approx(min(rates.values())), approx(max(rates.values()))
         caption += f" {mode.capitalize()}: {low} to {high} messages / s."
     axes.set(yscale="log", xlim=(0, len(runs) + 1))
-    title = "The runs drift, or one stands out" if drift(runs) else "No drift was noticed, and no run stands out"
+    title = "The runs drift, or one stands out" if doubts(runs) else "No drift was noticed, and no run stands out"
     label(axes, title, "run, in the order of time", "messages / s")
     _legend(axes)
     return figure, caption
@@ -121,7 +107,7 @@ def outage(batches: pd.DataFrame, outages: Mapping[int, tuple[float, float]]) ->
         for mode, some in batches[batches["brokers"] == brokers].groupby("mode"):
             look = {"color": COLOURS[str(mode)], "marker": MARKERS[str(mode)], "label": mode}
             axes.plot(some["started_s"], 1000 * some["delivered_s"], ls="", ms=4, **look)
-            caption += f" {counted(brokers, 'broker')}, {mode}: at most {approx(some['delivered_s'].max())} s."
+            caption += f" {quantity(brokers, 'broker')}, {mode}: at most {approx(some['delivered_s'].max())} s."
         axes.axvspan(began, ended, color="#dddddd", zorder=0)
         axes.set(yscale="log")
         which = "One broker, started again" if brokers == 1 else f"{brokers} brokers, one gone for good"

@@ -9,7 +9,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy
@@ -106,13 +106,16 @@ class Measurement:
     def __init__(self, mode: str, producer: Producer, topic: str, timeout_s: float):
         self.producer: Any = producer  # until it is concluded
         self.result = ProducerRun(mode)
-        self._topic, self._timeout_s = topic, timeout_s
+        self._topic = topic
+        self._timeout_s = timeout_s
+        self._cpu_before = process_time()
         self._batches: list[tuple[BatchTiming, array, float]] = []  # each with its messages' waits, and its start
 
     def batches(self, messages: Iterable[tuple[bytes, bytes]], size: int) -> Iterator[list[tuple[bytes, bytes]]]:
         """Cut the messages into batches; end where the run is stopped. A ``size`` below 1 is a ConfigError."""
         check_whole("batch_size", size)
         messages = iter(messages)
+        self._cpu_before = process_time()
         while not self.result.stopped and (batch := list(islice(messages, size))):
             yield batch
 
@@ -158,12 +161,13 @@ class Measurement:
                 refusal = again
         on_delivery(refusal.args[0], Message(key=key, value=value))
 
-    def serve_reports(self, timeout_s: float = 0.0) -> None:
-        """Serve the delivery reports that have come; wait for one at most so long."""
+    def serve_reports(self, timeout_s: float = 0.0) -> int:
+        """Serve the delivery reports that have come, and return how many; wait for one at most so long, in seconds."""
         try:
-            self.producer.poll(timeout_s)
+            return self.producer.poll(timeout_s)
         except (KafkaException, SystemError) as error:
             self.stop(f"the client gave up: {client_error(error).str()}")
+            return 0
 
     def wait_for_all(self) -> None:
         """Wait until each message that was handed over is acknowledged or has failed, and serve its report."""
@@ -191,6 +195,7 @@ class Measurement:
         result = self.result
         give_up(self.producer)
         ended = perf_counter()
+        result.cpu_s = process_time() - self._cpu_before
         for timing, waits, started in self._batches:
             timing.acknowledged = len(waits)
             timing.started_s = started - self._batches[0][2]

@@ -22,7 +22,7 @@ Message = tuple[bytes | None, bytes | None]
 COLUMNS = ["run_id", "expected", "received", "missing", "duplicated", "damaged", "out_of_order"]
 
 
-def find_messages(
+def read_back(
     config: Mapping[str, str],
     topic: str,
     sent: Mapping[str, Iterable[Message] | Callable[[], Iterable[Message]]],
@@ -130,9 +130,9 @@ def _read_all(config: Mapping[str, str], topic: str, start: Mapping[int, int]) -
 
 
 def reconcile(runs: Iterable[ProducerRun], found: pd.DataFrame) -> pd.DataFrame:
-    """What the runs counted beside what :func:`find_messages` found; ``holds`` says whether nothing is lost."""
-    counted = [(n, r.run_id, r.mode, r.submitted, r.acknowledged, r.failed) for n, r in enumerate(runs, start=1)]
-    table = pd.DataFrame(counted, columns=["run", "run_id", "mode", "submitted", "acknowledged", "failed"])
+    """What the runs counted beside what :func:`read_back` found; ``holds`` says whether nothing is lost."""
+    counts = [(n, r.run_id, r.mode, r.submitted, r.acknowledged, r.failed) for n, r in enumerate(runs, start=1)]
+    table = pd.DataFrame(counts, columns=["run", "run_id", "mode", "submitted", "acknowledged", "failed"])
     table = table.merge(found.drop(columns="expected"), on="run_id", how="left")
     faults = table[["missing", "duplicated", "damaged", "out_of_order"]].sum(axis=1)
     adds_up = (table.submitted == table.acknowledged + table.failed) & (table.acknowledged <= table.received)

@@ -1,22 +1,14 @@
 """What is said and shown of a measurement: averages, ratios, intervals, sentences, tables."""
 
-import contextlib
-import difflib
-import inspect
 import math
-import queue
-import re
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 import numpy
 import pandas as pd
-from IPython.display import Code, display
 
 from harness.results import Results
-from harness.runs import NEAR_MS, ProducerRun, counted, outcome
+from harness.runs import NEAR_MS, ProducerRun, outcome, quantity
 
 # --- Averages --------------------------------------------------------------------------------------------------------
 
@@ -38,13 +30,13 @@ def _medians(runs: list[ProducerRun]) -> dict[str, float]:
         "runs": len(runs),
         "messages": messages,
         "time_s": time_s,
-        "response_rate": messages / printed(time_s),
-        "request_rate": messages / printed(median(run.submitting_s for run in runs)),
+        "response_rate": messages / rounded(time_s),
+        "request_rate": messages / rounded(median(run.submitting_s for run in runs)),
         "batch_s": median(batch.elapsed_s for run in runs for batch in run.batches),
         "delivered_s": median(batch.delivered_s for run in runs for batch in run.batches),
         "wait_s": median(run.wait_quantiles_s[100] for run in runs),
         "wait_99_s": median(run.wait_quantiles_s[198] for run in runs),
-        "requests_rate": requests / printed(time_s),
+        "requests_rate": requests / rounded(time_s),
         "messages_per_request": messages / max(1, requests),
         "rtt_ms": median(run.network.get("rtt_ms", 0) for run in runs),
     }
@@ -65,12 +57,12 @@ def ratio_of_medians(first: Sequence[float], second: Sequence[float]) -> tuple[f
 
 def approx(value: float) -> str:
     """A number with two significant digits: 0.012, 4.6, 79, 120, 46,000."""
-    value = printed(value)
+    value = rounded(value)
     digits = max(0, 1 - math.floor(math.log10(abs(value)))) if value else 0
     return f"{value:,.{digits}f}"
 
 
-def printed(value: float) -> float:
+def rounded(value: float) -> float:
     """The number that :func:`approx` prints; a half is rounded up."""
     return float(f"{value * (1 + 1e-9):.2g}")
 
@@ -100,10 +92,10 @@ def finding(results: Results) -> str:
     varied = f"medians of {runs[0]} and {runs[1]} runs"
     if runs == [1, 1]:
         varied = "one run each, which does not show how much this varies"
-    times = {mode: printed(summary[mode]["time_s"]) for mode in FULL_NAME}
+    times = {mode: rounded(summary[mode]["time_s"]) for mode in FULL_NAME}
     fast, slow = sorted(times, key=lambda mode: times[mode])
     took = (
-        f"it delivers {counted(round(summary[fast]['messages']), 'message')} in {approx(times[fast])} s, the "
+        f"it delivers {quantity(round(summary[fast]['messages']), 'message')} in {approx(times[fast])} s, the "
         f"{FULL_NAME[slow]} one in {approx(times[slow])} s ({varied})"
     )
     said = [f"**The {FULL_NAME[fast]} producer is about {approx(times[slow] / times[fast])} times as fast: {took}.**"]
@@ -122,7 +114,7 @@ def finding(results: Results) -> str:
             "At this distance the cost of a synchronous message holds for other numbers of messages, too; the ratio "
             "grows with them."
         )
-    return " ".join(said + drift(results.runs))
+    return " ".join(said + doubts(results.runs))
 
 
 def run_times(runs: Iterable[ProducerRun], mode: str) -> list[float]:
@@ -130,7 +122,7 @@ def run_times(runs: Iterable[ProducerRun], mode: str) -> list[float]:
     return [run.elapsed_s for run in runs if run.mode == mode and run.complete]
 
 
-def drift(runs: Sequence[ProducerRun]) -> list[str]:
+def doubts(runs: Sequence[ProducerRun]) -> list[str]:
     """What speaks against taking a mode's runs for complete, independent and alike; a sentence each."""
     said = []
     for mode in FULL_NAME:
@@ -161,27 +153,27 @@ def drift(runs: Sequence[ProducerRun]) -> list[str]:
 
 def where_measured(results: Results) -> str:
     """Where and when the results come from, as a line of Markdown."""
-    e = results.environment
+    of = results.record
     return (
-        f"*Measured on {e['date'][:10]}: {e['cluster']}, {counted(e['brokers'], 'broker')}; {e['cores']} cores "
-        f"({e['cpu']}), {e['os']}, Python {e['python']}, confluent-kafka {e['confluent-kafka']}; "
-        f"load average before {e.get('load average')}. Data: {results.folder.as_posix()}.*"
+        f"*Measured on {of.date[:10]}: {of.cluster}, {quantity(of.brokers, 'broker')}; {of.cores} cores ({of.cpu}), "
+        f"{of.os}, Python {of.python}, confluent-kafka {of.confluent_kafka}; load average before {of.load_average}. "
+        f"Data: {results.folder.as_posix()}.*"
     )
 
 
 def estimate_check(results: Results) -> str:
     """The estimated time of a synchronous run beside the measured one, and in words whether that was a miss."""
-    times, estimated_s = run_times(results.runs, "sync"), results.environment.get("estimated s")
+    times, estimated_s = run_times(results.runs, "sync"), results.record.estimated_s
     if not times or not estimated_s:
         return "There is no complete synchronous run to compare the estimate with."
-    measured_s, estimated_s = printed(median(times)), printed(estimated_s)
+    measured_s, estimated_s = rounded(median(times)), rounded(estimated_s)
     said = f"A synchronous run: {duration(estimated_s)} estimated, {duration(measured_s)} measured"
     if abs(measured_s / estimated_s - 1) <= 0.1:
         return f"{said}; the estimate was within 10 %."
     return f"{said}; the estimate missed by more than 10 %."
 
 
-def accounted(accounts: pd.DataFrame | None) -> str:
+def accounts_sentence(accounts: pd.DataFrame | None) -> str:
     """Whether the accounts hold, as a sentence."""
     if accounts is None:
         return "Not checked: the topic was not read again after these runs."
@@ -191,66 +183,7 @@ def accounted(accounts: pd.DataFrame | None) -> str:
     arrived = f"All {accounts['acknowledged'].sum():,} acknowledged messages arrived"
     said = [f"{arrived}: none missing, duplicated, damaged or out of order"]
     if failed := int(accounts["failed"].sum()):
-        said.append(f"{counted(failed, 'message')} failed, and {'is' if failed == 1 else 'are'} known")
+        said.append(f"{quantity(failed, 'message')} failed, and {'is' if failed == 1 else 'are'} known")
     if foreign := accounts.attrs.get("foreign"):
-        said.append(f"{counted(foreign, 'message')} of other runs or programs left out")
+        said.append(f"{quantity(foreign, 'message')} of other runs or programs left out")
     return "; ".join(said) + "."
-
-
-# --- What the notebooks show -----------------------------------------------------------------------------------------
-
-
-def show_source(*things: Callable) -> None:
-    """Show the source of functions or classes, whole."""
-    for thing in things:
-        display(Code(inspect.getsource(thing).rstrip(), language="python"))
-
-
-def show_difference(first: Callable, second: Callable) -> None:
-    """Show the lines in which the source of two functions differs, as a diff."""
-    before, after = (inspect.getsource(function).splitlines() for function in (first, second))
-    changed = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
-    display(Code("\n".join(changed), language="diff"))
-
-
-def show_table(frame: pd.DataFrame, *, prose: bool = False) -> None:
-    """Show a table; one of prose is aligned to the left."""
-    align = "left" if prose else "right"
-    shown = re.sub("<(t[dh])>", f'<\\1 style="text-align: {align}">', frame.to_html(border=0))
-    display({"text/html": shown, "text/plain": frame.to_string()}, raw=True)
-
-
-def show_settings(config: Mapping[str, str]) -> None:
-    """Show a configuration in the form of the assignment's sample: key and secret hidden, and without paths."""
-    hidden = ("sasl.username", "sasl.password")
-    keys = ("bootstrap.servers", "security.protocol", "sasl.mechanisms", *hidden)
-    lines = [f"    {key!r}: {'***' if key in hidden else config[key]!r}," for key in keys if key in config]
-    print("\n".join(["config = {", *lines, "}"]))
-
-
-@contextlib.contextmanager
-def time_left(seconds: float) -> Iterator[Callable[[str], None]]:
-    """Show in one line what is under way, of which the block tells, and how much is left of an estimated time.
-
-    A thread draws the line again after eight seconds: a short run is never disturbed by it.
-    """
-    shown = display({"text/plain": ""}, raw=True, display_id=True)
-    began, coming, over = time.monotonic(), queue.SimpleQueue[str](), "over"
-
-    def draw() -> None:
-        what = ""
-        while what != over:
-            with contextlib.suppress(queue.Empty):
-                what = coming.get(timeout=8)
-            elapsed = time.monotonic() - began
-            left = f"about {duration(seconds - elapsed)} left" if elapsed < seconds else "longer than estimated"
-            said = f"Ended after {duration(elapsed)}." if what == over else f"{what}; {left}"
-            shown.update({"text/plain": said}, raw=True)
-
-    thread = threading.Thread(target=draw)
-    thread.start()
-    try:
-        yield coming.put
-    finally:
-        coming.put(over)
-        thread.join()

@@ -11,7 +11,6 @@ import re
 import secrets
 import tempfile
 import time
-import timeit
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,17 +21,54 @@ import confluent_kafka
 import msgspec
 import pandas as pd
 
-from harness.client import StopButton
 from harness.errors import ResultsError, RunInterrupted
-from harness.runs import INTERRUPTED, ProducerRun, batches_frame, counted
+from harness.runs import INTERRUPTED, ProducerRun, batches_frame, quantity
+from harness.stop import StopButton
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):  # there is no such file on macOS and Windows
+        for model in re.findall(r"(?m)^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8")):
+            return model
+    return platform.processor() or platform.machine()
+
+
+def _load_average() -> float | None:
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+@dataclass
+class Record:
+    """What was measured, on what, with what: saved with every result. The machine's part is filled in by itself."""
+
+    kind: str = ""  # of cluster: local, distant, cloud or other; further: what going_further.ipynb has measured
+    cluster: str = ""  # its name, for people
+    num_messages: int = 0  # in each run
+    batch_size: int = 0
+    planned_runs: int = 0
+    estimated_s: float = 0.0  # of a synchronous run
+    brokers: int = 0
+    partitions: int = 0
+    replication_factor: int = 0
+    settings: dict[str, str] = field(default_factory=dict)  # of the client, those that may be shown
+    saved_run: str = ""  # the folder of the measurement that going_further.ipynb examines
+    rehearsal: str = ""  # the folder of the one at a distance
+    date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    python: str = field(default_factory=platform.python_version)
+    confluent_kafka: str = field(default_factory=lambda: str(confluent_kafka.__version__))
+    librdkafka: str = field(default_factory=lambda: confluent_kafka.libversion()[0])
+    os: str = field(default_factory=lambda: f"{platform.system()} {platform.machine()}")
+    cpu: str = field(default_factory=_cpu_model)
+    cores: int = field(default_factory=lambda: os.cpu_count() or 0)
+    load_average: float | None = field(default_factory=_load_average)  # before anything was started
 
 
 @dataclass
 class Results:
-    """A measurement's results, in memory and in a folder; ``environment`` says what was measured, and on what."""
+    """A measurement's results, in memory and in a folder."""
 
     folder: Path
-    environment: dict[str, Any]
+    record: Record
     runs: list[ProducerRun] = field(default_factory=list)
     token: str = field(default_factory=lambda: secrets.token_hex(3))  # tells this measurement's run ids from others
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -40,8 +76,6 @@ class Results:
     def add_run(self, run: ProducerRun) -> None:
         """Take in a run that has ended, and save. Raises KeyboardInterrupt, then, where the user ended it."""
         self.runs.append(run)
-        if len(self.runs) == self.environment.get("planned runs"):
-            self.environment["spin ms after"] = spin_ms()
         self.save()
         if run.stopped == INTERRUPTED:
             raise KeyboardInterrupt
@@ -55,7 +89,7 @@ class Results:
             self.save()
             messages, folder = self.runs[-1].acknowledged if self.runs else 0, self.folder.as_posix()
             raise RunInterrupted(
-                f"Interrupted after {counted(messages, 'message')} of run {len(self.runs) or 1}. What was measured is "
+                f"Interrupted after {quantity(messages, 'message')} of run {len(self.runs) or 1}. What was measured is "
                 f'in {folder}; to draw it, set saved_run to "{folder}".'
             ) from None
 
@@ -68,7 +102,7 @@ class Results:
     def complete(self) -> bool:
         """Whether all planned runs are there, none was stopped, and both producers have a complete one."""
         modes = {run.mode for run in self.runs if run.complete}
-        planned = len(self.runs) >= self.environment.get("planned runs", 0)
+        planned = len(self.runs) >= self.record.planned_runs
         return planned and len(modes) == 2 and not any(run.stopped for run in self.runs)
 
     def save(self) -> None:
@@ -94,7 +128,7 @@ class Results:
             self.tables = load_results(self.folder).tables | self.tables
         tables = {name: table.to_dict("list") for name, table in self.tables.items()}
         runs = [{name: value for name, value in vars(run).items() if name != "undelivered"} for run in self.runs]
-        content = {"environment": self.environment, "tables": tables, "runs": runs}
+        content = {"record": vars(self.record), "tables": tables, "runs": runs}
         encoded = msgspec.json.encode({"digest": _digest(content), **content})
         draft = self.folder / f".results.json.{os.getpid()}"  # after a crash the file is as it was before, or whole
         draft.write_bytes(msgspec.json.format(encoded, indent=1))
@@ -116,7 +150,7 @@ def load_results(folder: str | Path) -> Results:
             raise ValueError
         runs = msgspec.convert(content["runs"], list[ProducerRun])
         tables = {name: pd.DataFrame(columns) for name, columns in content["tables"].items()}
-        return Results(folder, content["environment"], runs, tables=tables)
+        return Results(folder, msgspec.convert(content["record"], Record), runs, tables=tables)
     except OSError:
         raise ResultsError(f"No saved run in {folder.as_posix()}: {file} can't be read; check the name.") from None
     except (ValueError, RecursionError):
@@ -129,10 +163,9 @@ def newest(kinds: Collection[str], *, parent: str = "results", num_messages: int
     for file in Path(parent).glob("*/results.json"):
         with contextlib.suppress(ResultsError):
             saved = load_results(file.parent)
-            of = saved.environment
-            if saved.complete and of.get("kind") in kinds and num_messages in (None, of.get("num_messages")):
+            if saved.complete and saved.record.kind in kinds and num_messages in (None, saved.record.num_messages):
                 serving.append(saved)
-    return max(serving, key=lambda saved: (saved.environment["date"], saved.folder.name), default=None)
+    return max(serving, key=lambda saved: (saved.record.date, saved.folder.name), default=None)
 
 
 def overview(parent: str | Path = "results") -> Iterator[str]:
@@ -140,11 +173,11 @@ def overview(parent: str | Path = "results") -> Iterator[str]:
     for file in sorted(Path(parent).glob("*/results.json")):
         try:
             saved = load_results(file.parent)
-            of, what = saved.environment, f"tables: {', '.join(saved.tables)}"
-            if planned := of.get("planned runs"):
+            of, what = saved.record, f"tables: {', '.join(saved.tables)}"
+            if of.planned_runs:
                 state = "complete" if saved.complete else "interrupted, or messages failed"
-                what = f"{len(saved.runs)} of {planned} runs of {of['num_messages']:,} messages, {state}"
-            yield f"{file.parent.as_posix()}: {of.get('cluster', '')}, {of.get('date', '')[:16]}; {what}"
+                what = f"{len(saved.runs)} of {of.planned_runs} runs of {of.num_messages:,} messages, {state}"
+            yield f"{file.parent.as_posix()}: {of.cluster}, {of.date[:16]}; {what}"
         except ResultsError as error:
             yield str(error)
 
@@ -169,31 +202,3 @@ def new_folder(kind: str, parent: str | Path = "results") -> Path:
             folder.mkdir()
             return folder
         time.sleep(0.1)
-
-
-def environment(**parameters: object) -> dict[str, Any]:
-    """What is measured with, when, and how busy and fast the machine is; ``parameters`` are taken in as they are."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **parameters,
-        "python": platform.python_version(),
-        "confluent-kafka": confluent_kafka.__version__,
-        "librdkafka": confluent_kafka.libversion()[0],
-        "os": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "load average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "spin ms before": spin_ms(),
-    }
-
-
-def spin_ms() -> float:
-    """How fast the processor is just now: the time of 200,000 steps of an empty loop, the best of five."""
-    return round(1000 * min(timeit.repeat(number=200_000, repeat=5)), 2)
-
-
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):  # there is no such file on macOS and Windows
-        for model in re.findall(r"(?m)^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text()):
-            return model
-    return platform.processor() or platform.machine()

@@ -22,6 +22,7 @@ class BatchTiming:
     acknowledged: int = 0
     failed: int = 0
     started_s: float = 0.0  # from the run's first produce() to this batch's first
+    reports: int = 0  # delivery reports, of this batch or earlier ones, that the poll() at its end served
 
 
 @dataclass
@@ -32,6 +33,7 @@ class ProducerRun:
     run_id: str = ""
     batches: list[BatchTiming] = field(default_factory=list, repr=False)
     elapsed_s: float = 0.0  # from the first produce() to the last acknowledgement (or report of failure)
+    cpu_s: float = 0.0  # processor time of this process in elapsed_s, the client's own threads included
     errors: dict[str, int] = field(default_factory=dict)  # why messages failed, with how many for each reason
     queue_full: int = 0  # how often the client's queue was full and the sender had to wait
     stopped: str = ""  # why the run ended before all messages were acknowledged
@@ -77,7 +79,7 @@ class ProducerRun:
         return self.acknowledged / self.elapsed_s if self.elapsed_s else 0.0
 
 
-def checked(run: ProducerRun) -> ProducerRun:
+def require_complete(run: ProducerRun) -> ProducerRun:
     """The run, if it is complete; else raises KeyboardInterrupt where the user stopped it, or ClusterError."""
     if run.stopped == INTERRUPTED:
         raise KeyboardInterrupt
@@ -88,14 +90,14 @@ def checked(run: ProducerRun) -> ProducerRun:
 
 def outcome(run: ProducerRun) -> str:
     """What became of an incomplete run's messages, as a clause."""
-    said = [f"{counted(run.acknowledged, 'message')} acknowledged, {run.failed:,} failed"]
+    said = [f"{quantity(run.acknowledged, 'message')} acknowledged, {run.failed:,} failed"]
     said += [f"{count:,} with {reason!r}" for reason, count in run.errors.items()]
     if run.stopped:
         said.append(f"stopped: {run.stopped}")
     return "; ".join(said)
 
 
-def counted(number: int, thing: str) -> str:
+def quantity(number: int, thing: str) -> str:
     """``1 message``, ``20,000 messages``."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
@@ -109,9 +111,11 @@ def rounds(number: int, things: Iterable) -> Iterator[tuple[int, Any]]:
         things.reverse()
 
 
-def in_blocks(blocks: int) -> list[str]:
-    """The order of the runs: more of the asynchronous ones, which vary more and cost less; for one block, one each."""
-    return ["async", "async", "sync", "async", "async"] * blocks if blocks > 1 else ["async", "sync"]
+def order_of_runs(blocks: int) -> list[str]:
+    """The modes in their order: more asynchronous runs, which vary more and cost less; for one block, one each."""
+    if blocks == 1:
+        return ["async", "sync"]
+    return ["async", "async", "sync", "async", "async"] * blocks
 
 
 def batches_frame(runs: Iterable[ProducerRun]) -> pd.DataFrame:

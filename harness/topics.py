@@ -43,12 +43,9 @@ def ensure_topic(config: Mapping[str, Any], topic: str, *, partitions: int = 6, 
         ClusterError: no connection, no right to create it, or the cluster refuses name, partitions or replication.
     """
     with connect(AdminClient, config) as connection:
-        found = metadata(connection)
-        if topic in found.topics:
+        if topic in metadata(connection).topics:
             return
-        # A simulated cluster can't create topics on demand; its topics create themselves when first asked for.
-        if not (found.cluster_id or "").startswith("mockCluster"):
-            _create(connection, NewTopic(topic, num_partitions=partitions, replication_factor=replication))
+        _create(connection, NewTopic(topic, num_partitions=partitions, replication_factor=replication))
         topic_metadata(connection, topic)
 
 

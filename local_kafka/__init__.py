@@ -1,12 +1,13 @@
-"""Kafka without an account: a real Apache Kafka on this machine, and the client's simulated cluster.
+"""Kafka without an account: a real Apache Kafka on this machine.
 
 ``LocalKafka`` is set up like Confluent Cloud: TLS, user name, password, no topic creates itself. Its first start
-downloads Kafka (39 MB); no Java has to be installed. ``simulated_cluster`` needs no download, but keeps nothing and
-protects nothing. ``python -m local_kafka`` runs Kafka in a terminal.
+downloads Kafka (39 MB); no Java has to be installed. ``python -m local_kafka`` runs Kafka in a terminal.
 """
 
 from local_kafka.broker import LocalKafka
-from local_kafka.jars import KAFKA_VERSION, LocalKafkaError, prepare
-from local_kafka.simulated import quiet_logger, simulated_cluster
+from local_kafka.client import quiet_logger
+from local_kafka.errors import LocalKafkaError
+from local_kafka.jars import KAFKA_VERSION
+from local_kafka.java import prepare
 
-__all__ = ["KAFKA_VERSION", "LocalKafka", "LocalKafkaError", "prepare", "quiet_logger", "simulated_cluster"]
+__all__ = ["KAFKA_VERSION", "LocalKafka", "LocalKafkaError", "prepare", "quiet_logger"]

@@ -17,13 +17,13 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from local_kafka import guard, jars
-from local_kafka.jars import LocalKafkaError
-from local_kafka.simulated import ClientConfig, quiet_logger
+from local_kafka import guard, java
+from local_kafka.client import ClientConfig, quiet_logger
+from local_kafka.errors import LocalKafkaError
 
 HERE = Path(__file__).parent
-SETTINGS = (HERE / "broker.properties.template").read_text()
-CLIENT_SETTINGS = (HERE / "client.properties.template").read_text()
+SETTINGS = (HERE / "broker.properties.template").read_text(encoding="utf-8")
+CLIENT_SETTINGS = (HERE / "client.properties.template").read_text(encoding="utf-8")
 START_TIMEOUT_S = 60
 
 
@@ -67,14 +67,14 @@ class LocalKafka:
         except OSError as error:
             raise LocalKafkaError(
                 f"Kafka could not be started: {error.strerror} ({error.filename}); make room, or set TMPDIR to "
-                "another folder, or choose the simulated cluster."
+                "another folder."
             ) from None
         return self
 
     def __exit__(self, error_type: type | None, *_error: object) -> None:
         try:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                if not error_type and not (self._jars / jars.KAFKA_ARCHIVE).exists():
+                if not error_type and not (self._jars / java.KAFKA_ARCHIVE).exists():
                     # Asked to end, Java writes down which classes it has loaded; later starts need half the time.
                     self.processes[0].terminate()
                     self.processes[0].wait(20)
@@ -85,14 +85,14 @@ class LocalKafka:
         """Start broker ``node`` (from 0) on its port and data, or start it again after it was killed."""
         for killed in self.processes[node : node + 1]:
             killed.wait()
-        command = [*jars.java_command(self._jars), guard.MARK.format(self.folder), "kafka.Kafka"]
-        started = self._run(f"broker-{node}", *command, f"broker-{node}.properties", environment=jars.ENVIRONMENT)
+        command = [*java.java_command(self._jars), guard.MARK.format(self.folder), "kafka.Kafka"]
+        started = self._run(f"broker-{node}", *command, f"broker-{node}.properties", environment=java.ENVIRONMENT)
         self.processes[node : node + 1] = [started]
 
     def _start(self) -> None:
         python = [sys.executable, "-P"]  # nothing in the user's directory can stand in for a module
         self._helpers["guard"] = self._run("guard", *python, HERE / "guard.py", os.getpid(), self.folder, self._file)
-        self._jars = jars.install(self.folder)
+        self._jars = java.install(self.folder)
         self._write_settings()
         for node in range(self.brokers):
             self.start_broker(node)
@@ -103,7 +103,7 @@ class LocalKafka:
         self._wait_until_ready()
 
     def _run(self, name: str, *words: object, environment: dict[str, str] | None = None) -> subprocess.Popen:
-        with open(self.folder / f"{name}.log", "a") as log:
+        with open(self.folder / f"{name}.log", "a", encoding="utf-8") as log:
             # A session of its own, since Jupyter interrupts a kernel's whole group.
             return subprocess.Popen(
                 [*map(str, words)], cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -160,13 +160,13 @@ class LocalKafka:
                 time.sleep(0.02)
                 ended = [name for name, process in processes.items() if process.poll() is not None]
         name = next(iter(ended), "broker-0")
-        (self._jars / jars.KAFKA_ARCHIVE).unlink(missing_ok=True)  # it may have been written by what failed, or be why
+        (self._jars / java.KAFKA_ARCHIVE).unlink(missing_ok=True)  # it may have been written by what failed, or be why
         log = (self.folder / f"{name}.log").read_text(errors="replace")
         lines = [line for line in log[max(log.find(" ERROR "), 0) :].splitlines() if not line.startswith(("\t", "["))]
         said = (" | ".join(lines[:3]).strip() or "nothing").replace(self.config["sasl.password"], "***")
         if shutil.disk_usage(self.folder).free < 2**20:  # then the log is empty
             said = f"No space left on device ({self.folder}); make room"
-        raise LocalKafkaError(f"Kafka could not be started, {name} said: {said}; else choose the simulated cluster.")
+        raise LocalKafkaError(f"Kafka could not be started, {name} said: {said}.")
 
 
 BLOCKS = itertools.count(37 * os.getpid())  # processes that start a Kafka at the same time choose other ports

@@ -18,7 +18,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from kafka_helpers import ProducerRun, read_back, reconcile
+from harness.read_back import reconcile
+from harness.runs import ProducerRun
+from kafka_helpers import read_back
 from local_kafka import LocalKafka, quiet_logger
 
 

@@ -10,7 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the notebook's modules
 
-from kafka_helpers import ensure_topic
+
+from harness.topics import ensure_topic
 from local_kafka import LocalKafka
 
 

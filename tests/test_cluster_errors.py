@@ -26,7 +26,9 @@ from brokers import allow, new_topic
 from confluent_kafka.admin import AclOperation
 
 import local_kafka.broker
-from kafka_helpers import ClusterError, end_offsets, ensure_topic, make_messages, produce_async, produce_sync, read_back
+from harness.errors import ClusterError
+from harness.topics import end_offsets, ensure_topic
+from kafka_helpers import make_messages, produce_async, produce_sync, read_back
 from local_kafka import LocalKafka, LocalKafkaError
 from local_kafka.broker import free_ports
 
@@ -230,10 +232,10 @@ VERBOSE = """
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell(colors="NoColor")
 shell.run_line_magic("xmode", "Verbose")
-shell.run_cell("import kafka_helpers as kh; config = kh.load_config(); kh.ensure_topic(config, 'verbose')")
+shell.run_cell("import kafka_helpers as kh; config = load_config(); ensure_topic(config, 'verbose')")
 shell.run_cell("kh.produce_async(config | {'linger.ms': 1}, 'verbose', (1 / 0 for _ in range(1)))")
 shell.run_cell("kh.read_back(config, 'verbose', {'a': [(b'', b'')]}, undelivered={'a': [(1, 2)]})")
-shell.run_cell("kh.end_offsets(config, 5)")
+shell.run_cell("end_offsets(config, 5)")
 """
 
 

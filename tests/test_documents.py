@@ -44,7 +44,7 @@ def test_readme_says_what_was_measured():
     times = [report.summarize(newest([kind], parent=ROOT / "results").runs) for kind in ("local", "distant")]
     measured = [each["sync"]["time_s"] / each["async"]["time_s"] for each in times]
     assert stated == pytest.approx(measured, rel=0.1)
-    assert stated == [report.printed(number) for number in stated], "rounded to two digits"
+    assert stated == [report.rounded(number) for number in stated], "rounded to two digits"
 
 
 def lines_of(*patterns: str) -> int:

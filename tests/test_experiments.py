@@ -12,7 +12,8 @@ import pytest
 from brokers import new_topic
 
 import experiments
-import kafka_helpers as kh
+from harness.errors import ClusterError
+from harness.topics import end_offsets
 
 
 def test_same_twice(kafka, topic):
@@ -55,7 +56,7 @@ def test_other_ways_deliver_all(kafka, topic):
     table = experiments.other_ways(kafka.config, topic, 500, repeats=1).set_index("way")
     expected = dict.fromkeys(table.index, 500) | {"a producer for each message": 20, "AIOProducer, one by one": 2}
     assert table["messages"].to_dict() == expected
-    assert sum(kh.end_offsets(kafka.config, topic).values()) >= sum(expected.values())
+    assert sum(end_offsets(kafka.config, topic).values()) >= sum(expected.values())
 
 
 @pytest.mark.long
@@ -91,7 +92,7 @@ def test_nobody_looks(kafka):
 
 def test_an_incomplete_run_is_no_row_of_data(kafka):
     topic = new_topic(kafka.config, **{"max.message.bytes": "150"})  # takes the primer only
-    with pytest.raises(kh.ClusterError, match="Not all messages were delivered"):
+    with pytest.raises(ClusterError, match="Not all messages were delivered"):
         experiments.same_twice(kafka.config, topic, 20)
 
 

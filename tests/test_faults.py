@@ -9,18 +9,10 @@ import psutil
 import pytest
 from brokers import admin, check_accounts, freeze, kill, leader, new_topic, thaw, wait_until_up
 
-from harness.runs import outcome
-from kafka_helpers import (
-    ClusterError,
-    ProducerRun,
-    encode,
-    make_events,
-    make_messages,
-    produce_async,
-    produce_sync,
-    read_back,
-    reconcile,
-)
+from harness.errors import ClusterError
+from harness.read_back import reconcile
+from harness.runs import ProducerRun, outcome
+from kafka_helpers import encode, make_events, make_messages, produce_async, produce_sync, read_back
 from local_kafka import LocalKafka
 
 BATCH = 100

@@ -10,7 +10,8 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 from test_notebook import check_outputs, execute, headings, saved_folder, texts
 
-import kafka_helpers as kh
+from harness.results import Results, environment
+from harness.runs import ProducerRun
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "going_further.ipynb"
@@ -58,8 +59,8 @@ def test_structure(committed):
 
 
 def test_an_interrupted_measurement_is_judged_before_anything_is_measured(tmp_path):
-    results = kh.Results(tmp_path / "results" / "stopped", kh.environment(kind="local", num_messages=500))
-    results.add_run(kh.ProducerRun("async", stopped="no acknowledgement within 5 s"))
+    results = Results(tmp_path / "results" / "stopped", environment(kind="local", num_messages=500))
+    results.add_run(ProducerRun("async", stopped="no acknowledgement within 5 s"))
     with pytest.raises(CellExecutionError, match="complete runs of both producers"):
         execute(tmp_path, NOTEBOOK, saved_run="results/stopped")
     assert [folder.name for folder in (tmp_path / "results").iterdir()] == ["stopped"]

@@ -18,17 +18,11 @@ import psutil
 import pytest
 from brokers import check_accounts, freeze, new_topic, thaw
 
-from harness.runs import INTERRUPTED, ProducerRun, checked
-from kafka_helpers import (
-    end_offsets,
-    ensure_topic,
-    load_results,
-    make_messages,
-    produce_async,
-    produce_sync,
-    read_back,
-    warm_up,
-)
+from harness.results import load_results
+from harness.runs import INTERRUPTED, ProducerRun, require_complete
+from harness.topics import end_offsets, ensure_topic
+from harness.warm_up import warm_up
+from kafka_helpers import make_messages, produce_async, produce_sync, read_back
 from local_kafka import LocalKafka
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,7 +106,7 @@ def check(run: ProducerRun, messages: list, config: dict[str, str], topic: str) 
     assert run.stopped == INTERRUPTED and not run.complete
     check_accounts(run, "many", messages, config, topic)
     with pytest.raises(KeyboardInterrupt):
-        checked(run)
+        require_complete(run)
 
 
 # --- Every phase -----------------------------------------------------------------------------------------------------

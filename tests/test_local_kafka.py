@@ -15,9 +15,11 @@ import psutil
 import pytest
 from brokers import kill, new_topic, wait_until_up
 
-import kafka_helpers as kh
-from harness.config import ENV_KEYS
-from kafka_helpers import load_config, make_messages, produce_async, produce_sync, read_back
+from harness.cluster import open_cluster
+from harness.config import ENV_KEYS, load_config
+from harness.errors import ConfigError
+from harness.topics import end_offsets
+from kafka_helpers import make_messages, produce_async, produce_sync, read_back
 from local_kafka import LocalKafka, LocalKafkaError, prepare
 from local_kafka.jars import JARS, KAFKA_ARCHIVE
 
@@ -75,7 +77,7 @@ def test_command_serves_the_notebook_helper_and_a_getting_started_program(comman
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=30)
     assert done.stdout.strip() == "0", done.stderr
     config = load_config(file)
-    assert sum(kh.end_offsets(config, "purchases").values()) == 1
+    assert sum(end_offsets(config, "purchases").values()) == 1
     run = produce_sync(config, "purchases", make_messages("r", 10))
     assert run.complete and run.elapsed_s > 10 * 0.003
     process.send_signal(signal.SIGINT)
@@ -341,10 +343,10 @@ def test_open_cluster_says_which_it_is(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for key in ENV_KEYS:
         monkeypatch.delenv(key, raising=False)
-    cluster = kh.open_cluster("simulated", rtt_ms=2)
+    cluster = open_cluster("simulated", rtt_ms=2)
     assert capsys.readouterr().out == "Cluster: simulated cluster, round trip 2 ms.\n"
     cluster.close()
-    with pytest.raises(kh.ConfigError, match=r"No credentials found: copy client\.properties\.example"):
-        kh.open_cluster("cloud")
-    with pytest.raises(kh.ConfigError, match="auto, cloud, local, distant, simulated"):
-        kh.open_cluster("clod")
+    with pytest.raises(ConfigError, match=r"No credentials found: copy client\.properties\.example"):
+        open_cluster("cloud")
+    with pytest.raises(ConfigError, match="auto, cloud, local, distant, simulated"):
+        open_cluster("clod")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kafka_helpers as kh
-from harness.runs import rounds
+from harness.runs import order_of_runs, rounds
 
 events = st.builds(
     kh.RideEvent,
@@ -58,6 +58,6 @@ def test_rounds_alternate():
 
 
 def test_blocks_have_more_of_the_short_runs():
-    assert kh.in_blocks(1) == ["async", "sync"]
-    order = kh.in_blocks(6)
+    assert order_of_runs(1) == ["async", "sync"]
+    order = order_of_runs(6)
     assert (order.count("async"), order.count("sync")) == (24, 6) and order == order[::-1]

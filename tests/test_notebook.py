@@ -10,8 +10,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-import kafka_helpers as kh
 from harness import report
+from harness.results import load_results
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "assignment1.ipynb"
@@ -78,7 +78,7 @@ def test_measures_from_end_to_end(measured, kafka):
     assert "All 10,000 acknowledged messages arrived" in said
     assert "Delete the cluster" not in said, "it is no cluster on Confluent Cloud"
     assert "The asynchronous producer is" in texts(notebook)[0], "the first cell has the answer"
-    results = kh.load_results(folder / saved_folder(notebook))
+    results = load_results(folder / saved_folder(notebook))
     assert [run.mode for run in results.runs] == ["async", "async", "sync", "async", "async"] * 2
     assert all(run.acknowledged == 1000 for run in results.runs)
     assert set(results.tables) == {"accounts"} and results.tables["accounts"]["holds"].all()
@@ -135,15 +135,15 @@ def test_a_reader_who_divides_printed_numbers_gets_the_printed_ratio(committed):
     found = re.search(r"about ([\d.,]+) times as fast: .* in ([\d.]+) s, .* in ([\d.]+) s", answer)
     factor, fast, slow = found.groups()
     assert report.approx(float(slow) / float(fast)) == factor
-    summary = report.summarize(kh.load_results(ROOT / saved_folder(committed)).runs)
+    summary = report.summarize(load_results(ROOT / saved_folder(committed)).runs)
     for each in summary.values():
         assert each["requests_rate"] * each["messages_per_request"] == pytest.approx(each["response_rate"])
-        assert each["messages"] / report.printed(each["time_s"]) == pytest.approx(each["response_rate"])
+        assert each["messages"] / report.rounded(each["time_s"]) == pytest.approx(each["response_rate"])
 
 
 def test_published_measurement_has_not_drifted(committed):
-    runs = kh.load_results(ROOT / saved_folder(committed)).runs
-    assert len(runs) == 30 and report.drift(runs) == []
+    runs = load_results(ROOT / saved_folder(committed)).runs
+    assert len(runs) == 30 and report.doubts(runs) == []
 
 
 # Numbers in prose that are chosen, cited or defined; the measured ones are rendered.

@@ -7,9 +7,12 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 import kafka_helpers as kh
+from harness.cluster import Cluster, describe_cluster
 from harness.errors import ConfigError
 from harness.measurement import measured
 from harness.runs import INTERRUPTED
+from harness.topics import end_offsets, ensure_topic
+from harness.warm_up import for_seconds, warm_up
 from local_kafka import LocalKafka, simulated_cluster
 
 PRODUCERS = [kh.produce_async, kh.produce_sync]
@@ -27,7 +30,7 @@ def test_counts_and_batches(kafka, topic, produce, count, batch_size, sizes):
     assert [batch.acknowledged for batch in run.batches] == sizes
     assert (run.submitted, run.acknowledged, run.failed, run.errors, run.stopped) == (count, count, 0, {}, "")
     assert run.complete and run.undelivered == []
-    assert sum(kh.end_offsets(kafka.config, topic).values()) == count + 6  # a primer for each partition
+    assert sum(end_offsets(kafka.config, topic).values()) == count + 6  # a primer for each partition
 
 
 @pytest.mark.parametrize("produce", PRODUCERS)
@@ -65,7 +68,7 @@ def test_times_of_async(kafka, topic):
 
 def test_the_round_trip_is_in_every_sync_message_and_shared_in_async():
     with simulated_cluster(rtt_ms=20) as cluster:
-        kh.ensure_topic(cluster.config, "t")
+        ensure_topic(cluster.config, "t")
         one_by_one = kh.produce_sync(cluster.config, "t", messages(30))
         together = kh.produce_async(cluster.config, "t", messages(30))
     assert one_by_one.elapsed_s >= 30 * 0.020
@@ -76,9 +79,9 @@ def test_the_round_trip_is_in_every_sync_message_and_shared_in_async():
 
 def test_warm_up_is_short_where_the_round_trip_is_long():
     with simulated_cluster(rtt_ms=50) as simulated:
-        kh.ensure_topic(simulated.config, "t")
-        round_trip_ms, message_ms = kh.warm_up(simulated.config, "t", at_most_s=0)
-        sent = sum(kh.end_offsets(simulated.config, "t").values())
+        ensure_topic(simulated.config, "t")
+        round_trip_ms, message_ms = warm_up(simulated.config, "t", at_most_s=0)
+        sent = sum(end_offsets(simulated.config, "t").values())
     assert 49 <= round_trip_ms <= 200
     assert round_trip_ms <= message_ms <= 2 * round_trip_ms
     assert 60_000 < sent < 60_100  # three asynchronous runs, and a few synchronous messages
@@ -86,7 +89,7 @@ def test_warm_up_is_short_where_the_round_trip_is_long():
 
 def test_seconds_of_messages_begin_with_the_first():
     """However long it takes to connect before, there is one at least."""
-    some = iter(kh.for_seconds(0.2, itertools.count()))
+    some = iter(for_seconds(0.2, itertools.count()))
     time.sleep(0.3)
     assert next(some) == 0 and next(some) == 1
     time.sleep(0.3)
@@ -135,15 +138,15 @@ def test_an_error_of_the_messages_themselves_comes_out_as_it_is(kafka, topic, pr
         produce(kafka.config, topic, broken(), batch_size=10)
     assert raised.value is error
     # What was handed over before is sent, or is let go of; nothing comes later.
-    before = kh.end_offsets(kafka.config, topic)
+    before = end_offsets(kafka.config, topic)
     time.sleep(0.3)
-    assert kh.end_offsets(kafka.config, topic) == before
+    assert end_offsets(kafka.config, topic) == before
 
 
 def test_replicated_like_confluent_cloud():
     with LocalKafka(3) as kafka3:
-        kh.ensure_topic(kafka3.config, "replicated")
-        described = kh.describe_cluster(kh.Cluster("other", "test", kafka3.config, lambda: None), "replicated")
+        ensure_topic(kafka3.config, "replicated")
+        described = describe_cluster(Cluster("other", "test", kafka3.config, lambda: None), "replicated")
         assert (described["brokers"], described["partitions"], described["replication factor"]) == (3, 6, 3)
         assert "sasl.password" not in str(described) and kafka3.config["sasl.password"] not in str(described)
         for produce in PRODUCERS:

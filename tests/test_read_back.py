@@ -12,8 +12,11 @@ from confluent_kafka import Producer
 
 import kafka_helpers as kh
 from harness.client import connect
+from harness.errors import ClusterError
 from harness.measurement import PRIMER
-from harness.read_back import find_messages
+from harness.read_back import find_messages, reconcile
+from harness.runs import BatchTiming, ProducerRun
+from harness.topics import end_offsets, ensure_topic
 from local_kafka import LocalKafka
 
 
@@ -59,18 +62,18 @@ def test_failed_messages_are_no_loss_but_lost_ones_are(kafka, topic):
 
 
 def test_a_run_holds_only_if_nothing_is_lost_whoever_else_writes_to_the_topic(kafka, topic):
-    run = kh.ProducerRun("async", "r", [kh.BatchTiming(10, acknowledged=10)])
+    run = ProducerRun("async", "r", [BatchTiming(10, acknowledged=10)])
     sent = {"r": kh.make_messages("r", 10)}
     send(kafka, topic, *sent["r"][:9], (b"k", b"not json"))
-    assert not kh.reconcile([run], kh.read_back(kafka.config, topic, sent))["holds"].any()
+    assert not reconcile([run], kh.read_back(kafka.config, topic, sent))["holds"].any()
     send(kafka, topic, sent["r"][9])
-    table = kh.reconcile([run], kh.read_back(kafka.config, topic, sent))
+    table = reconcile([run], kh.read_back(kafka.config, topic, sent))
     assert table["holds"].all() and table["received"].tolist() == [10] and table["mode"].tolist() == ["async"]
     assert table.attrs["foreign"] == 1
     unread = replace(run, run_id="not looked for")
-    assert kh.reconcile([run, unread], kh.read_back(kafka.config, topic, sent))["holds"].tolist() == [True, False]
+    assert reconcile([run, unread], kh.read_back(kafka.config, topic, sent))["holds"].tolist() == [True, False]
     run.batches[0].acknowledged = 9  # a report that never came
-    assert not kh.reconcile([run], kh.read_back(kafka.config, topic, sent))["holds"].any()
+    assert not reconcile([run], kh.read_back(kafka.config, topic, sent))["holds"].any()
 
 
 def test_messages_are_made_again_one_run_at_a_time(kafka, topic):
@@ -89,7 +92,7 @@ def test_messages_are_made_again_one_run_at_a_time(kafka, topic):
 def test_a_topic_whose_oldest_messages_are_gone(kafka, topic):
     """As on Confluent Cloud after a week."""
     kh.produce_async(kafka.config, topic, kh.make_messages("old", 500))
-    remove_records(kafka.config, topic, kh.end_offsets(kafka.config, topic))
+    remove_records(kafka.config, topic, end_offsets(kafka.config, topic))
     sent = {"r": kh.make_messages("r", 1000)}
     kh.produce_async(kafka.config, topic, sent["r"])
     for start in (None, dict.fromkeys(range(6), 0)):
@@ -100,11 +103,11 @@ def test_a_topic_whose_oldest_messages_are_gone(kafka, topic):
 def test_a_topic_that_was_made_anew_is_another_one(kafka):
     topic = new_topic(kafka.config)
     kh.produce_async(kafka.config, topic, kh.make_messages("r", 500))
-    start = kh.end_offsets(kafka.config, topic)
+    start = end_offsets(kafka.config, topic)
     client = admin(kafka.config)
     client.delete_topics([topic])[topic].result(15)
-    kh.ensure_topic(kafka.config, topic, partitions=3)
-    with pytest.raises(kh.ClusterError, match="is another one than when the runs began"):
+    ensure_topic(kafka.config, topic, partitions=3)
+    with pytest.raises(ClusterError, match="is another one than when the runs began"):
         kh.read_back(kafka.config, topic, {"r": kh.make_messages("r", 500)}, start=start)
 
 
@@ -116,7 +119,7 @@ def test_an_open_transaction_of_another_program_holds_nothing_up(kafka, topic):
             connection.client.produce(topic, b"not yet", b"k", partition)
         connection.client.flush(10)
         sent = {"r": kh.make_messages("r", 1000)}
-        start = kh.end_offsets(kafka.config, topic)
+        start = end_offsets(kafka.config, topic)
         kh.produce_async(kafka.config, topic, sent["r"])
         found = kh.read_back(kafka.config, topic, sent, start=start)
         assert row(found, "r") == {"expected": 1000, "received": 1000} and found.attrs["foreign"] == 0
@@ -129,7 +132,7 @@ LITTLE_AT_A_TIME = {"fetch.message.max.bytes": "10000", "queued.min.messages": "
 @pytest.mark.long
 def test_a_partition_without_a_leader_ends_the_reading_whatever_goes_on_elsewhere():
     with LocalKafka(3) as three, connect(Producer, three.config) as other:
-        kh.ensure_topic(three.config, "t", partitions=3, replication=1)
+        ensure_topic(three.config, "t", partitions=3, replication=1)
         kh.produce_async(three.config, "t", kh.make_messages("r", 20_000))
         dead, over = leader(three.config, "t", 0), threading.Event()
         alive = next(number for number in (1, 2) if leader(three.config, "t", number) != dead)
@@ -148,7 +151,7 @@ def test_a_partition_without_a_leader_ends_the_reading_whatever_goes_on_elsewher
         thread.start()
         try:
             began = time.monotonic()
-            with pytest.raises(kh.ClusterError, match="can't be read to its end"):
+            with pytest.raises(ClusterError, match="can't be read to its end"):
                 find_messages(three.config | LITTLE_AT_A_TIME, "t", {}, identify=identify)
             assert time.monotonic() - began < 60
         finally:

@@ -6,8 +6,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.cluster import open_cluster
 from harness.errors import ClusterError, ConfigError
-from kafka_helpers import ensure_topic, make_messages, new_folder, open_cluster, produce_async, read_back
+from harness.results import new_folder
+from harness.topics import ensure_topic
+from kafka_helpers import make_messages, produce_async, read_back
 from local_kafka import LocalKafka
 
 

@@ -1,0 +1,117 @@
+"""Make a cluster ready to be measured: send messages that don't count, until they get no faster.
+
+Java compiles what is used often while it runs, so a broker that has just been started gets faster for some time. A
+cloud's brokers are warm, and its quotas forbid a crowd; they get the last step only.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from typing import Protocol
+
+from harness.cluster import Cluster
+from harness.config import ClientConfig
+from harness.runs import ProducerRun, require_complete
+from harness.stop import StopButton
+
+CROWD = 16  # producers at once
+CROWD_S = {"local": 5.0, "distant": 45.0}  # for one broker, and for three
+TURNS_S = 8.0
+LEGS = 3  # short runs of both producers, the synchronous ones timed
+
+KeyValue = tuple[bytes, bytes]
+
+
+class Produce(Protocol):
+    """``produce_async`` or ``produce_sync``."""
+
+    def __call__(
+        self, config: Mapping[str, str], topic: str, messages: Iterable[KeyValue], *, batch_size: int = 500
+    ) -> ProducerRun:
+        """Send all messages, and say how that went."""
+
+
+def warm_up(
+    cluster: Cluster,
+    topic: str,
+    messages: Sequence[KeyValue],
+    produce_async: Produce,
+    produce_sync: Produce,
+    *,
+    leg_s: float = 3.0,
+) -> tuple[float, float]:
+    """Warm the cluster up; then see how long a synchronous message takes.
+
+    Args:
+        cluster: local ones are warmed up by a crowd first; one at a distance is moved near for that time.
+        topic: where the messages go.
+        messages: what an asynchronous run sends; synchronous ones send as many as there is time for.
+        produce_async, produce_sync: the two producers.
+        leg_s: how long a timed synchronous run lasts, in seconds.
+
+    Returns:
+        Medians of three short synchronous runs, in milliseconds: the round trip of a request as the client's statistics
+        have it, and the whole time of a message.
+
+    Raises:
+        ClusterError: the cluster can't be reached, or not all messages were delivered.
+        KeyboardInterrupt: the user pressed the stop button.
+    """
+    cluster.set_distance(0)
+    if cluster.kind in CROWD_S:
+        crowd(cluster.config, topic, messages, produce_sync, seconds=CROWD_S[cluster.kind])
+        in_turns(cluster.config, topic, messages, produce_async, produce_sync, seconds=TURNS_S)
+    cluster.set_distance(cluster.distance_ms)
+    legs = []
+    for _ in range(LEGS):
+        legs.append(require_complete(produce_sync(cluster.config, topic, for_seconds(leg_s, messages), batch_size=10)))
+        require_complete(produce_async(cluster.config, topic, messages))
+    round_trip_ms = median(leg.network["rtt_ms"] for leg in legs)
+    message_ms = median(1000 * leg.elapsed_s / leg.acknowledged for leg in legs)
+    return round_trip_ms, message_ms
+
+
+def crowd(
+    config: Mapping[str, str], topic: str, messages: Iterable[KeyValue], produce_sync: Produce, *, seconds: float
+) -> None:
+    """Let sixteen synchronous producers send at the same time, for so many seconds."""
+    over = threading.Event()
+    impatient = ClientConfig(config) | {"delivery.timeout.ms": "2000"}
+    with StopButton() as stop, ThreadPoolExecutor(CROWD) as pool:
+        for _ in range(CROWD):
+            some = itertools.takewhile(lambda _: not over.is_set(), messages)
+            pool.submit(produce_sync, impatient, topic, some, batch_size=1)
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends and not stop.pressed:
+            time.sleep(0.05)
+        over.set()
+
+
+def in_turns(
+    config: Mapping[str, str],
+    topic: str,
+    messages: Sequence[KeyValue],
+    produce_async: Produce,
+    produce_sync: Produce,
+    *,
+    seconds: float,
+) -> None:
+    """Let both producers send in turns, for so many seconds: the broker gets used to both kinds of request."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        require_complete(produce_async(config, topic, messages))
+        require_complete(produce_sync(config, topic, for_seconds(1.0, messages), batch_size=10))
+
+
+def for_seconds(seconds: float, messages: Iterable[KeyValue]) -> Iterator[KeyValue]:
+    """The messages, until so many seconds after the first has been dealt with; at least one."""
+    ends = float("inf")
+    for number, message in enumerate(messages):
+        yield message
+        if number == 0:
+            ends = time.monotonic() + seconds
+        if time.monotonic() > ends:
+            return
