@@ -76,6 +76,32 @@ def duration(seconds: float) -> str:
     return f"{approx(seconds)} s" if seconds < 100 else f"{approx(seconds / 60)} min"
 
 
+# --- Predictions ------------------------------------------------------------------------------------------------------
+
+
+def verdict(measured: tuple[float, float], predicted: tuple[float, float]) -> str:
+    """Whether a measured range, low to high, bears out a predicted one; either end of that may be infinite.
+
+    Returns:
+        ``as predicted`` where it lies within, ``not as predicted`` where it lies outside, else ``not decided``.
+    """
+    low, high = measured
+    least, most = predicted
+    if least <= low and high <= most:
+        return "as predicted"
+    if high < least or most < low:
+        return "not as predicted"
+    return "not decided"
+
+
+def joint(*verdicts: str) -> str:
+    """The verdict of a prediction with several parts: as its worst part, of which *not as predicted* is the worst."""
+    for worst in ("not as predicted", "not decided"):
+        if worst in verdicts:
+            return worst
+    return "as predicted"
+
+
 # --- Sentences -------------------------------------------------------------------------------------------------------
 
 FULL_NAME = {"async": "asynchronous", "sync": "synchronous"}
