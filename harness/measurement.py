@@ -8,6 +8,7 @@ import contextlib
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from time import perf_counter, process_time
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from harness.client import CONNECT_TIMEOUT_S, Connection, client_error, connect, explain, give_up
+from harness.client import Connection, client_error, connect, explain, give_up
 from harness.config import ClientConfig, check_whole, producer_settings
 from harness.errors import ClusterError
 from harness.network import INTERVAL_S, Network
@@ -25,13 +26,21 @@ from harness.topics import topic_metadata
 # A message without acknowledgement for so long has failed, and the run is stopped; the user's own setting wins.
 TIMEOUT_MS = 120_000
 PRIMER = b"primer"  # its key, too: a compacted topic refuses a message without one
+PRIMING_TIMEOUT_S = 30.0  # a broker that starts again after its death needs more than a connection does
 
 
-def prime(connection: Connection, topic: str) -> int:
-    """Send a message to each partition, and return how many that are."""
-    producer: Producer = connection.client
+def prime(connection: Connection[Producer], topic: str) -> int:
+    """Send a message to each partition, and return how many that are; they are acknowledged by then.
+
+    Raises:
+        ClusterError: one was not acknowledged in half a minute, or the topic refuses it.
+        KeyboardInterrupt: the user pressed the stop button.
+    """
+    producer = connection.client
     partitions = list(topic_metadata(connection, topic).partitions)
-    left, failures, deadline = partitions.copy(), [], time.monotonic() + CONNECT_TIMEOUT_S
+    left = partitions.copy()
+    failures: list[KafkaError] = []
+    deadline = time.monotonic() + PRIMING_TIMEOUT_S
 
     def report(error: KafkaError | None, _message: Message) -> None:
         if error:
@@ -54,7 +63,7 @@ def prime(connection: Connection, topic: str) -> int:
     return len(partitions)
 
 
-def await_statistics(connection: Connection, network: Network, sent: int) -> None:
+def await_statistics(connection: Connection[Producer], network: Network, sent: int) -> None:
     """Wait for new statistics: those at hand may count a message, and not yet the request that it goes out with."""
     connection.client.poll(0)
     network.sent = -1
@@ -100,16 +109,25 @@ def measured(mode: str, config: Mapping[str, str], topic: str) -> Iterator["Meas
             run.result.network = network.summary()
 
 
+@dataclass
+class _Batch:
+    """A batch under way."""
+
+    timing: BatchTiming
+    started: float  # on the clock of perf_counter, in seconds
+    waits: array  # seconds from produce() to the report, for each message that has arrived
+
+
 class Measurement:
     """One run under way: a ``producer`` that is ready to send, and its ``result`` once it has been concluded."""
 
     def __init__(self, mode: str, producer: Producer, topic: str, timeout_s: float):
-        self.producer: Any = producer  # until it is concluded
+        self.producer: Any = producer  # None once it is concluded
         self.result = ProducerRun(mode)
         self._topic = topic
         self._timeout_s = timeout_s
         self._cpu_before = process_time()
-        self._batches: list[tuple[BatchTiming, array, float]] = []  # each with its messages' waits, and its start
+        self._batches: list[_Batch] = []
 
     def batches(self, messages: Iterable[tuple[bytes, bytes]], size: int) -> Iterator[list[tuple[bytes, bytes]]]:
         """Cut the messages into batches; end where the run is stopped. A ``size`` below 1 is a ConfigError."""
@@ -122,9 +140,9 @@ class Measurement:
     def start_batch(self, count: int, started: float) -> tuple[BatchTiming, Report]:
         """A new batch, and the delivery report that the client calls for each of its messages."""
         timing = BatchTiming(count)
-        waits: array = array("f")  # seconds from produce() to the report, for each message that arrived
+        waits: array = array("f")
         left = count  # reports that are still to come
-        self._batches.append((timing, waits, started))
+        self._batches.append(_Batch(timing, started, waits))
 
         def on_delivery(error: KafkaError | None, message: Message) -> None:
             nonlocal left
@@ -196,18 +214,23 @@ class Measurement:
         give_up(self.producer)
         ended = perf_counter()
         result.cpu_s = process_time() - self._cpu_before
-        for timing, waits, started in self._batches:
-            timing.acknowledged = len(waits)
-            timing.started_s = started - self._batches[0][2]
-            if not timing.elapsed_s:  # the run was stopped in the middle of this batch
-                timing.messages = timing.acknowledged + timing.failed
-                timing.elapsed_s = ended - started
-            timing.delivered_s = timing.delivered_s or ended - started
-        result.batches = [timing for timing, _, _ in self._batches]
         if self._batches:
-            last = max(started + timing.delivered_s for timing, _, started in self._batches)
-            result.elapsed_s = last - self._batches[0][2]
+            self._conclude_batches(ended)
         if result.acknowledged:
-            all_waits = numpy.concatenate([waits for _, waits, _ in self._batches])
+            all_waits = numpy.concatenate([batch.waits for batch in self._batches])
             result.wait_quantiles_s = numpy.quantile(all_waits, numpy.linspace(0, 1, 201)).tolist()
         self.producer = None  # reports that never came would keep it, and it them
+
+    def _conclude_batches(self, ended: float) -> None:
+        began = self._batches[0].started
+        for batch in self._batches:
+            timing = batch.timing
+            timing.acknowledged = len(batch.waits)
+            timing.started_s = batch.started - began
+            if not timing.elapsed_s:  # the run was stopped in the middle of this batch
+                timing.messages = timing.acknowledged + timing.failed
+                timing.elapsed_s = ended - batch.started
+            if not timing.delivered_s:
+                timing.delivered_s = ended - batch.started
+            self.result.batches.append(timing)
+        self.result.elapsed_s = max(timing.started_s + timing.delivered_s for timing in self.result.batches)

@@ -8,12 +8,13 @@ from confluent_kafka import KafkaError, KafkaException
 
 import kafka_helpers as kh
 from harness.cluster import Cluster, describe_cluster
+from harness.config import ClientConfig
 from harness.errors import ConfigError
 from harness.measurement import measured
 from harness.runs import INTERRUPTED
 from harness.topics import end_offsets, ensure_topic
-from harness.warm_up import for_seconds, warm_up
-from local_kafka import LocalKafka, simulated_cluster
+from harness.warm_up import CROWD, crowd, for_seconds, warm_up
+from local_kafka import LocalKafka
 
 PRODUCERS = [kh.produce_async, kh.produce_sync]
 
@@ -58,33 +59,64 @@ def test_times_of_async(kafka, topic):
     starts = [batch.started_s for batch in run.batches]
     assert starts[0] == 0 and starts == sorted(starts) and starts[-1] < run.elapsed_s
     # The run ends with the last acknowledgement, so the final wait is in its rates.
-    assert run.elapsed_s >= max(batch.delivered_s for batch in run.batches)
     assert run.elapsed_s > sum(batch.elapsed_s for batch in run.batches)
     assert run.response_rate == pytest.approx(5000 / run.elapsed_s)
     # Submitting ends before; that wait is not in the rate of requests.
     submitting = sum(batch.elapsed_s for batch in run.batches)
     assert run.request_rate == pytest.approx(5000 / submitting) and run.request_rate > run.response_rate
+    # The reports that no batch served came while waiting at the end.
+    assert all(batch.reports >= 0 for batch in run.batches)
+    assert sum(batch.reports for batch in run.batches) <= 5000 + 10 * run.elapsed_s, "and some texts of statistics"
+    assert 0 < run.cpu_s < 2 * run.elapsed_s + 1
 
 
-def test_the_round_trip_is_in_every_sync_message_and_shared_in_async():
-    with simulated_cluster(rtt_ms=20) as cluster:
-        ensure_topic(cluster.config, "t")
-        one_by_one = kh.produce_sync(cluster.config, "t", messages(30))
-        together = kh.produce_async(cluster.config, "t", messages(30))
-    assert one_by_one.elapsed_s >= 30 * 0.020
-    assert 0.020 <= together.elapsed_s < one_by_one.elapsed_s
-    assert 19 <= one_by_one.network["rtt_ms"] <= 100
-    assert one_by_one.wait_quantiles_s[0] >= 0.019
+def test_a_batch_counts_the_reports_that_it_served(kafka, topic):
+    """Slowly enough for the broker to answer in between."""
+
+    def slow():
+        for message in messages(5):
+            yield message
+            time.sleep(0.3)
+
+    run = kh.produce_async(kafka.config, topic, slow(), batch_size=1)
+    assert sum(batch.reports for batch in run.batches) >= 4
 
 
-def test_warm_up_is_short_where_the_round_trip_is_long():
-    with simulated_cluster(rtt_ms=50) as simulated:
-        ensure_topic(simulated.config, "t")
-        round_trip_ms, message_ms = warm_up(simulated.config, "t", at_most_s=0)
-        sent = sum(end_offsets(simulated.config, "t").values())
-    assert 49 <= round_trip_ms <= 200
-    assert round_trip_ms <= message_ms <= 2 * round_trip_ms
-    assert 60_000 < sent < 60_100  # three asynchronous runs, and a few synchronous messages
+@pytest.fixture(scope="module")
+def far():
+    """A Kafka at a distance, and how far it is in seconds."""
+    with LocalKafka(distance_ms=20) as kafka:
+        ensure_topic(kafka.config, "far")
+        yield kafka.config, 0.020
+
+
+def test_the_round_trip_is_in_every_sync_message_and_shared_in_async(far):
+    config, distance_s = far
+    one_by_one = kh.produce_sync(config, "far", messages(30))
+    together = kh.produce_async(config, "far", messages(30))
+    assert one_by_one.elapsed_s >= 30 * distance_s
+    assert distance_s <= together.elapsed_s < one_by_one.elapsed_s
+    assert one_by_one.network["rtt_ms"] >= 1000 * distance_s
+    assert one_by_one.wait_quantiles_s[0] >= distance_s
+
+
+def test_where_the_brokers_are_not_ours_warming_up_is_no_more_than_three_short_runs(far):
+    config, distance_s = far
+    cluster = Cluster("cloud", "not ours", ClientConfig(config), lambda: None)
+    before = sum(end_offsets(config, "far").values())
+    few = messages(500)
+    round_trip_ms, message_ms = warm_up(cluster, "far", few, kh.produce_async, kh.produce_sync, leg_s=0.1)
+    sent = sum(end_offsets(config, "far").values()) - before
+    assert 1000 * distance_s <= round_trip_ms <= message_ms
+    assert 3 * len(few) < sent < 4 * len(few), "three asynchronous runs, and a few synchronous messages"
+
+
+def test_a_crowd_sends_at_the_same_time_and_ends(kafka, topic):
+    crowd(kafka.config, topic, messages(100_000), kh.produce_sync, seconds=1)
+    after = end_offsets(kafka.config, topic)
+    assert sum(after.values()) > 6 * CROWD, "more than what each sends first to each partition"
+    time.sleep(0.3)
+    assert end_offsets(kafka.config, topic) == after
 
 
 def test_seconds_of_messages_begin_with_the_first():
