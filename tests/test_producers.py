@@ -179,7 +179,7 @@ def test_replicated_like_confluent_cloud():
     with LocalKafka(3) as kafka3:
         ensure_topic(kafka3.config, "replicated")
         described = describe_cluster(Cluster("other", "test", kafka3.config, lambda: None), "replicated")
-        assert (described["brokers"], described["partitions"], described["replication factor"]) == (3, 6, 3)
+        assert (described["brokers"], described["partitions"], described["replication_factor"]) == (3, 6, 3)
         assert "sasl.password" not in str(described) and kafka3.config["sasl.password"] not in str(described)
         for produce in PRODUCERS:
             assert produce(kafka3.config, "replicated", messages(300)).complete
