@@ -22,7 +22,7 @@ import msgspec
 import pandas as pd
 
 from harness.errors import ResultsError, RunInterrupted
-from harness.runs import INTERRUPTED, Amount, Count, ProducerRun, batches_frame, printable, quantity
+from harness.runs import INTERRUPTED, Amount, Count, Mode, ProducerRun, batches_frame, printable, quantity
 from harness.stop import StopButton
 
 ASSIGNMENT_KINDS = ("local", "distant", "cloud", "other")  # of cluster; measured and drawn by assignment1.ipynb
@@ -148,6 +148,8 @@ class Results:
             self.folder = Path(tempfile.mkdtemp(prefix=f"{wanted.name}_"))
             self._write()
         except OSError:
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()  # an empty one
             self.folder = wanted
             remedy = "what was measured since the last save is lost. Make room, and measure again"
             raise ResultsError(f"{problem}, nor can {tempfile.gettempdir()}; {remedy}.") from None
@@ -191,6 +193,12 @@ def _replace(file: Path, content: bytes) -> None:
         raise
 
 
+# The columns of the table "accounts", as harness.read_back.reconcile makes it.
+COUNTS = ("run", "submitted", "acknowledged", "failed", "received", "missing", "duplicated", "damaged", "out_of_order")
+OTHERS = [("run_id", list[str]), ("mode", list[Mode]), ("holds", list[bool])]
+Accounts = msgspec.defstruct("Accounts", [*((name, list[Count]) for name in COUNTS), *OTHERS])
+
+
 @dataclass
 class _Saved:
     """What results.json holds."""
@@ -208,9 +216,7 @@ def load_results(folder: str | Path, kinds: Collection[str] = (*ASSIGNMENT_KINDS
         ResultsError: it is missing, is of another kind, or isn't as it was saved.
     """
     if not isinstance(folder, str | Path):
-        raise ResultsError(
-            'A saved run is named by its folder, in quotes, such as "results/2026-11-26_22-59-43_local".'
-        )
+        raise ResultsError('A saved run is named by its folder in quotes, such as "results/2026-11-26_22-59-43_local".')
     folder = Path(folder)
     name = printable(folder.as_posix())
     file = folder / "results.json"
@@ -240,6 +246,8 @@ def _decoded(folder: Path, content: bytes) -> Results:
     if set(saved.record) != {each.name for each in fields(Record)}:  # none may be filled in with this machine's
         raise ValueError
     record = msgspec.convert(saved.record, Record)
+    if "accounts" in saved.tables:
+        msgspec.convert(saved.tables["accounts"], Accounts)
     tables = {name: pd.DataFrame(columns) for name, columns in saved.tables.items()}
     return Results(folder, record, saved.runs, tables=tables)
 
@@ -266,9 +274,8 @@ def overview(parent: str | Path = "results") -> Iterator[str]:
         record = saved.record
         holds = f"tables: {', '.join(saved.tables)}"
         if record.planned_runs:
-            holds = (
-                f"{len(saved.runs)} of {record.planned_runs} runs of {record.num_messages:,} messages, {saved.state}"
-            )
+            runs = f"{len(saved.runs)} of {record.planned_runs} runs"
+            holds = f"{runs} of {record.num_messages:,} messages, {saved.state}"
         yield printable(f"{file.parent.as_posix()}: {record.cluster}; {holds}")
 
 
