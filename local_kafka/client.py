@@ -17,6 +17,7 @@ class ClientConfig(dict[str, str]):
         return ClientConfig({**other, **self})
 
     def copy(self) -> "ClientConfig":
+        """Return a copy that hides its values, too."""
         return ClientConfig(self)
 
 

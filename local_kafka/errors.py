@@ -1,8 +1,49 @@
-"""The error of the local Kafka."""
+"""The errors of the local Kafka, and what its processes say when they end, in a sentence."""
+
+import shutil
+from pathlib import Path
+
+PORT_TAKEN = "address already in use"
+# What is said by the system or by a process, and what helps.
+REMEDIES = {
+    "no space left on device": "make room, or set TMPDIR to a folder with more of it",
+    "no such file or directory": "set TMPDIR to another folder",
+    "too many open files": "allow this program more of them, for instance with ulimit -n 1024",
+    PORT_TAKEN: "other programs take the ports from 20,000 to 32,767; end one of them",
+    "insufficient memory": "end other programs, since each broker needs some 600 MB",
+}
+LITTLE_SPACE = 2**20  # bytes; with less a broker can't even say that it has none
 
 
 class LocalKafkaError(RuntimeError):
-    """Kafka could not be started here; the message says why and what to do."""
+    """Kafka could not be started here, or has ended; the message says why and what to do."""
 
     def _render_traceback_(self) -> list[str]:  # so that a notebook shows the sentence alone
         return [f"{type(self).__name__}: {self}"]
+
+
+class PortTakenError(LocalKafkaError):
+    """Another program has taken a port since it was found free."""
+
+
+def described(error: OSError) -> str:
+    """The system's own words, the file if it is about one, and what helps."""
+    words = error.strerror or str(error)
+    return _with_remedy(f"{words} ({error.filename})" if error.filename else words)
+
+
+def last_words(log: Path, *, secret: str) -> str:
+    """What a process wrote into its log before its end, in a line: its first error, or all; and what helps."""
+    if shutil.disk_usage(log.parent).free < LITTLE_SPACE:
+        return _with_remedy(f"No space left on device ({log.parent})")
+    text = log.read_text(encoding="utf-8", errors="replace").replace(secret, "***")
+    first_error = max(text.find(" ERROR "), 0)
+    lines = [line for line in text[first_error:].splitlines() if not line.startswith(("\t", "  "))]
+    return _with_remedy(" | ".join(lines[:3]).strip() or "nothing")
+
+
+def _with_remedy(words: str) -> str:
+    for said, remedy in REMEDIES.items():
+        if said in words.lower():
+            return f"{words}; {remedy}"
+    return words

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import psutil
 
-# In the command line of each process that has to end; numbers become strangers'. To Java it says where to write.
+# In the command line of each process that has to end, since the number of a process that has ended can be given to a
+# stranger's. To Java it also says where to write.
 MARK = "-Djava.io.tmpdir={}"
 
 
 def clean_up(folder: Path, file: str) -> None:
-    """End what was started for ``folder``, and remove it; also ``file``, while it is the same as the client's there."""
+    """End what was started for ``folder``, and remove it; also ``file``, while it is the same as the client's there.
+
+    It tries for some ten seconds.
+    """
     mark = MARK.format(folder)
     for _attempt in range(100):
         ours = [each for each in psutil.process_iter(["cmdline"]) if mark in (each.info["cmdline"] or ())]

@@ -1,18 +1,14 @@
-"""What the tests share: real Kafka brokers, started once for the whole run, and a fresh topic for each test."""
+"""What the tests share: a real Kafka broker for each process that needs one, and a fresh topic for each test."""
 
+import fcntl
 import signal
-import sys
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the notebook's modules
-
-
 from harness.topics import ensure_topic
-from local_kafka import LocalKafka
+from local_kafka import LocalKafka, prepare
 
 
 def pytest_configure() -> None:
@@ -20,23 +16,32 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def needs_kafka(item: pytest.Item) -> bool:
+    return "kafka" in getattr(item, "fixturenames", ()) or hasattr(getattr(item, "module", None), "LocalKafka")
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that asks for ``committed`` judges a notebook as it is here, which a user's own run replaces."""
+    """What needs no Kafka comes first. A test that asks for ``committed`` judges a notebook as it is here."""
+    items.sort(key=needs_kafka)
     for item in items:
         if "committed" in getattr(item, "fixturenames", ()):
-            item.add_marker("published")
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    # What the first start of Kafka downloads and prepares has to be there before several processes start it at once.
-    if session.config.getoption("numprocesses", None) and not hasattr(session.config, "workerinput"):
-        with LocalKafka():
-            pass
+            item.add_marker("published")  # a user's own run replaces it
+        if needs_kafka(item):
+            item.fixturenames.insert(0, "prepared")
 
 
 @pytest.fixture(scope="session")
-def kafka() -> Iterator[LocalKafka]:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What Kafka's first start downloads and makes is there, and only one of several processes has fetched it."""
+    shared = tmp_path_factory.getbasetemp().parent
+    with open(shared / "kafka.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        prepare()
+
+
+@pytest.fixture(scope="session")
+def kafka(prepared: None) -> Iterator[LocalKafka]:
     """One broker for the whole run. Who freezes it lets it go on; who kills one starts one of their own."""
     with LocalKafka() as started:
         yield started

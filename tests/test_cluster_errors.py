@@ -7,8 +7,6 @@ Most causes are told only after four seconds, in case they pass; so all of them 
 import contextlib
 import itertools
 import os
-import re
-import shutil
 import socket
 import socketserver
 import subprocess
@@ -20,17 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 from brokers import allow, new_topic
 from confluent_kafka.admin import AclOperation
 
-import local_kafka.broker
 from harness.errors import ClusterError
 from harness.topics import end_offsets, ensure_topic
 from kafka_helpers import make_messages, produce_async, produce_sync, read_back
-from local_kafka import LocalKafka, LocalKafkaError
-from local_kafka.broker import free_ports
+from local_kafka import LocalKafka
+from local_kafka.settings import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 READER_SECRET = "reader+secret/42="
@@ -111,23 +107,20 @@ class SpecialKafka:
 
 @pytest.fixture(scope="module")
 def special() -> Iterator[SpecialKafka]:
-    open_, elsewhere = (f"127.0.0.1:{port}" for port in local_kafka.broker.free_ports(2))
-    settings = local_kafka.broker.SETTINGS
-    for key, more in (
-        ("listeners", f",OPEN://{open_},ELSEWHERE://{elsewhere}"),
-        ("advertised.listeners", f",OPEN://{open_},ELSEWHERE://127.0.0.1:1"),
-        ("listener.security.protocol.map", ",OPEN:PLAINTEXT,ELSEWHERE:PLAINTEXT"),
-    ):
-        settings = re.sub(rf"(?m)^{key}=.*", rf"\g<0>{more}", settings)
-    settings += "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n"
-    settings += "super.users=User:local;User:ANONYMOUS\n"
-    with contextlib.ExitStack() as stack:
-        with pytest.MonkeyPatch.context() as patch:
-            with_reader = settings.replace('";', f'" user_reader="{READER_SECRET}";')
-            patch.setattr(local_kafka.broker, "SETTINGS", with_reader)
-            config = stack.enter_context(LocalKafka()).config
-        reader = {**config, "sasl.username": "reader", "sasl.password": READER_SECRET}
-        yield SpecialKafka(config, reader, open_, elsewhere)
+    open_, elsewhere, reading = (f"127.0.0.1:{port}" for port in free_ports(3))
+    listeners = f"{{default}},OPEN://{open_},READING://{reading},ELSEWHERE://"
+    login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    settings = {
+        "listeners": listeners + elsewhere,
+        "advertised.listeners": listeners + "127.0.0.1:1",
+        "listener.security.protocol.map": "{default},OPEN:PLAINTEXT,READING:SASL_SSL,ELSEWHERE:PLAINTEXT",
+        "listener.name.reading.plain.sasl.jaas.config": f'{login} user_reader="{READER_SECRET}";',
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:local;User:ANONYMOUS",
+    }
+    with LocalKafka(settings=settings) as kafka:
+        reader = {"bootstrap.servers": reading, "sasl.username": "reader", "sasl.password": READER_SECRET}
+        yield SpecialKafka(kafka.config, {**kafka.config, **reader}, open_, elsewhere)
 
 
 # --- Nobody there, somebody else, no login, no trust ------------------------------------------------------------------
@@ -165,7 +158,7 @@ NO_CONNECTION = {
 def attempts(special: SpecialKafka) -> dict[str, Attempt]:
     """Everything that takes some seconds, at once."""
     good, nowhere = special.config["bootstrap.servers"], {"bootstrap.servers": special.elsewhere}
-    closed = f"127.0.0.1:{local_kafka.broker.free_ports(1)[0]}"
+    closed = f"127.0.0.1:{free_ports(1)[0]}"
     for topic in ("seen", "hidden"):
         ensure_topic(special.config, topic)
     actions: dict[str, Callable[[], object]] = {
@@ -210,7 +203,7 @@ def test_what_a_patient_client_gets_over(attempts: dict[str, Attempt]) -> None:
 
 
 def test_one_address_of_two_is_enough(special: SpecialKafka) -> None:
-    closed = local_kafka.broker.free_ports(1)[0]
+    closed = free_ports(1)[0]
     good = special.config["bootstrap.servers"]
     ensure_topic({**special.config, "bootstrap.servers": f"127.0.0.1:{closed},{good}"}, "reached-all-the-same")
 
@@ -295,88 +288,3 @@ def test_what_the_cluster_refuses(special: SpecialKafka) -> None:
 
 def test_no_such_topic(attempts: dict[str, Attempt]) -> None:
     assert "The topic never-made can't be used: it isn't there" in attempts["never made"].told()
-
-
-# --- No local start possible -----------------------------------------------------------------------------------------
-
-START = "from local_kafka import LocalKafka\nwith LocalKafka(): pass"
-
-
-def start_elsewhere(environment: dict[str, str], *before: str) -> subprocess.CompletedProcess:
-    """Start Kafka in a Python of its own; an uncaught error's last line is its sentence."""
-    return subprocess.run(
-        [*before, sys.executable, "-c", START],
-        env=os.environ | environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-def test_jars_cannot_be_fetched(tmp_path: Path) -> None:
-    """An empty cache, and a proxy that is not there."""
-    closed = f"http://127.0.0.1:{local_kafka.broker.free_ports(1)[0]}"
-    homes = ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "LOCALAPPDATA")
-    environment = dict.fromkeys(homes, str(tmp_path)) | {"no_proxy": "", "NO_PROXY": ""}
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        environment |= {name: closed, name.upper(): closed}
-    done = start_elsewhere(environment)
-    said = done.stderr.strip().splitlines()[-1]
-    assert done.returncode and "could not be fetched from Maven Central" in said and "simulated cluster" in said
-    assert "another exception" not in done.stderr and "direct cause" not in done.stderr
-
-
-@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.long)])
-def test_port_taken(monkeypatch: pytest.MonkeyPatch, which: int) -> None:
-    """By a stranger, between its choice and Kafka's start."""
-    ports = free_ports(4)
-    with socket.create_server(("127.0.0.1", ports[which])):
-        monkeypatch.setattr(local_kafka.broker, "free_ports", lambda count: ports)
-        starting = LocalKafka()
-        said = attempt(starting.__enter__).told(kind=LocalKafkaError)
-    assert f"127.0.0.1:{ports[which]}: Address already in use" in said and "simulated cluster" in said
-    assert not starting.folder.exists()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="looks up the system's range")
-def test_ports_are_not_those_that_the_system_hands_out() -> None:
-    """Else another program could be given one before Kafka starts, or while a broker is dead."""
-    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    ports = [port for _ in range(300) for port in free_ports(12)]
-    assert len(set(ports)) == 3_600 and not any(first <= port <= last for port in ports)
-
-
-@pytest.mark.parametrize("size", ["4k", "16k"])
-def test_no_space(tmp_path: Path, size: str) -> None:
-    """On a file system of a few kilobytes: too small for the key, or for the broker's data."""
-    mount = f"mount -t tmpfs -o size={size} none '{tmp_path}' && exec "
-    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount + '"$@"', "sh"]
-    if not shutil.which("unshare") or subprocess.run([*inside, "true"], capture_output=True).returncode:
-        pytest.skip("this machine doesn't let users mount a file system of their own")
-    done = start_elsewhere({"TMPDIR": str(tmp_path)}, *inside)
-    said = done.stderr.strip().splitlines()[-1]
-    assert "No space left on device" in said and "simulated cluster" in said
-
-
-def test_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(local_kafka.broker.tempfile, "tempdir", str(tmp_path / "gone"))
-    said = attempt(LocalKafka().__enter__).told(kind=LocalKafkaError)
-    assert said.startswith(f"Kafka could not be started: No such file or directory ({tmp_path / 'gone'}")
-    assert "set TMPDIR to another folder" in said
-
-
-# --- The local Kafka's own door --------------------------------------------------------------------------------------
-
-
-def test_local_kafka_has_no_door_to_other_hosts(kafka: LocalKafka) -> None:
-    """Every listener, the controller's too, is bound to 127.0.0.1 and to no other address of this machine."""
-    addresses = {each.address for cards in psutil.net_if_addrs().values() for each in cards if each.family == 2}
-    connections = [each for one in kafka.processes for each in psutil.Process(one.pid).net_connections("tcp")]
-    listening = [each.laddr for each in connections if each.status == psutil.CONN_LISTEN]
-    assert len(listening) == 3
-    for ip, port in listening:
-        assert ip.removeprefix("::ffff:") == "127.0.0.1"
-        for address in addresses - {"127.0.0.1"}:
-            with pytest.raises(OSError):
-                socket.create_connection((address, port), timeout=2).close()

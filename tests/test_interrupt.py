@@ -18,7 +18,6 @@ import psutil
 import pytest
 from brokers import check_accounts, freeze, new_topic, thaw
 
-from harness.results import load_results
 from harness.runs import INTERRUPTED, ProducerRun, require_complete
 from harness.topics import end_offsets, ensure_topic
 from harness.warm_up import warm_up
@@ -332,32 +331,3 @@ def test_twice_in_the_terminal(tmp_path: Path) -> None:
                 ["In the first cell: interrupted."],
                 ["Kernel died"],
             )
-
-
-# --- What was measured is kept ---------------------------------------------------------------------------------------
-
-
-SAVE_FOR_EVER = """
-import sys
-from pathlib import Path
-from kafka_helpers import BatchTiming, ProducerRun, Results
-run = ProducerRun("sync", batches=[BatchTiming(500, 0.1, 0.2, 500, 0) for _ in range(2_000)])
-results = Results(Path(sys.argv[1]), {"name": "crash"}, [run])
-while True:
-    results.save()
-    print("saved", flush=True)
-"""
-
-
-def test_crash_while_saving_leaves_no_half_file(tmp_path: Path) -> None:
-    """Whenever the program is halted, what is on the disk is whole."""
-    command, environment = [sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path)], os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as saving:
-        saving.stdout.readline()
-        for attempt in range(20):
-            time.sleep(0.01 + 0.0037 * attempt)
-            saving.send_signal(signal.SIGSTOP)
-            os.waitid(os.P_PID, saving.pid, os.WSTOPPED)
-            assert len(load_results(tmp_path).runs) == 1
-            saving.send_signal(signal.SIGCONT)
-        saving.kill()
