@@ -9,6 +9,7 @@ import pandas as pd
 from harness.errors import ClusterError
 
 INTERRUPTED = "interrupted"
+KeyValue = tuple[bytes | None, bytes | None]  # a message
 NEAR_MS = 5.0  # a shorter round trip is one within a building
 
 
