@@ -183,19 +183,17 @@ def _read_properties(path: Path) -> Entries:
         key, equals, value = (part.strip() for part in line.removeprefix("export ").partition("="))
         if key.startswith(IGNORED_PREFIXES):
             continue
-        name = PROPERTIES_KEYS.get(key, key)
-        entry = Entry(_without_comment(name, value), path.name, number)
+        entry = Entry(_without_comment(key, value), path.name, number)
         if not (key and equals):
             raise ConfigError(f"{entry.where} is not of the form key=value; correct or remove it.")
-        _check_key(key, PROPERTIES_KEYS, entry)
-        _add(entries, name, entry)
+        _add(entries, _name(key, PROPERTIES_KEYS, entry) or key, entry)
     return entries
 
 
-def _without_comment(name: str, value: str) -> str:
+def _without_comment(key: str, value: str) -> str:
     if quoted := re.fullmatch(r"""(["'])(.*?)\1\s*([#;].*)?""", value):
         return quoted[2]
-    if name in ("sasl.username", "sasl.password"):  # in these it could be meant, so it is judged
+    if key in ("sasl.username", "sasl.password"):  # in these it could be meant, so it is judged
         return value
     return re.split(r"\s+[#;]", value, maxsplit=1)[0]
 
@@ -211,9 +209,8 @@ def _read_env(path: Path) -> Entries:
             if ours := re.search(rf"^\s*(?:export\s+)?({'|'.join(ENV_KEYS)})\b", statement, re.MULTILINE):
                 raise ConfigError(f"{entry.where}: {ours[1]} can't be read; type it again as KEY=value, in one line.")
             continue
-        _check_key(binding.key, ENV_KEYS, entry)
-        if binding.key in ENV_KEYS:
-            _add(entries, ENV_KEYS[binding.key], entry)
+        if name := _name(binding.key, ENV_KEYS, entry):
+            _add(entries, name, entry)
     return entries
 
 
@@ -225,11 +222,14 @@ def _read_environment() -> Entries:
     return entries
 
 
-def _check_key(key: str, right_keys: Iterable[str], entry: Entry) -> None:
-    """Raise ConfigError where the key is written in another file's form."""
-    for right in right_keys:
-        if key != right and re.sub("[._-]", "", key).lower() == re.sub("[._]", "", right).lower():
+def _name(key: str, names: Mapping[str, str], entry: Entry) -> str | None:
+    """The client's name for a key, None if it isn't among ``names``; ConfigError where it is in another file's form."""
+    for right, name in names.items():
+        if key == right:
+            return name
+        if re.sub("[._-]", "", key).lower() == re.sub("[._]", "", right).lower():
             raise ConfigError(f"{entry.where}: in this file the key has to be written {right}.")
+    return None
 
 
 def _add(entries: Entries, name: str, entry: Entry) -> None:
@@ -254,8 +254,8 @@ def _judged(entries: Entries, file: Path, key_of: Mapping[str, str]) -> ClientCo
 def _check_values(entries: Entries, key_of: Mapping[str, str]) -> None:
     for name, entry in entries.items():
         rules = (RULES["login"] if name in LOGIN else {}) | RULES["every"] | RULES.get(name, {})
-        faults = [fault for form, fault in rules.items() if not re.fullmatch(form, entry.value, re.IGNORECASE)]
-        if name.endswith(".location") and entry.value != "probe" and not Path(entry.value).exists():
+        faults = [fault for form, fault in rules.items() if not re.fullmatch(form, entry.value, re.I | re.DOTALL)]
+        if name.endswith(".location") and entry.value != "probe" and not os.path.exists(entry.value):
             faults.append("names a file that isn't there; write its whole path, without ~")
         if faults:
             known = name in KEYS_BY_NAME or name in RULES  # another key could hold the secret
@@ -264,13 +264,10 @@ def _check_values(entries: Entries, key_of: Mapping[str, str]) -> None:
 
 def _required(entries: Entries) -> tuple[str, ...]:
     """The names without which nobody can connect in the way that the settings describe."""
-
-    def value(name: str) -> str:
-        return entries[name].value.upper() if name in entries else ""
-
-    if value("sasl.mechanisms") in WITHOUT_PASSWORD:
+    values = {name: entry.value.upper() for name, entry in entries.items()}
+    if values.get("sasl.mechanisms") in WITHOUT_PASSWORD:
         return LOGIN[:3]
-    if value("sasl.password") or value("security.protocol").startswith("SASL_"):
+    if "sasl.password" in values or values.get("security.protocol", "").startswith("SASL_"):
         return LOGIN
     return LOGIN[:1]
 
@@ -285,17 +282,19 @@ def _check_accepted(entries: Entries, place: str) -> None:
         return
     refused = refused_settings(refusal, settings)
     if not refused:  # it names none: then it is the one without which the others are accepted
-        refused = [name for name in settings if _refusal({**settings, name: None}) is None]
-    where = " and ".join(entries[name].where for name in refused) or place
+        refused = [name for name in settings if _refusal(settings, without=name) is None]
+    if not refused:
+        raise ConfigError(f"{place}: the client refuses several settings; try without those that the example lacks.")
+    where = " and ".join(entries[name].where for name in refused)
     raise ConfigError(f"{where}: the client refuses this setting; correct or remove it.")
 
 
-def _refusal(settings: Mapping[str, str | None]) -> Exception | None:
-    """What the client raises for settings that it can't use, of many kinds; those that are None are left out."""
-    given = {name: value for name, value in settings.items() if value is not None}
+def _refusal(settings: Mapping[str, str], without: str = "") -> Exception | None:
+    """What the client raises for settings, but for one of them, that it can't use."""
+    given = {name: value for name, value in settings.items() if name != without}
     try:
         Producer(producer_settings(given), logger=logging.Logger("kafka.client", logging.CRITICAL + 1)).close()
-    except Exception as error:
+    except Exception as error:  # of many kinds
         return error
     return None
 
@@ -304,8 +303,7 @@ def _say_what_was_found(properties: Path, env: Path, passed_over: list[str]) -> 
     without = f"; without it, {' and '.join(passed_over)} are passed over" if passed_over else ""
     nowhere = f"no {properties.name}, and no BOOTSTRAP_SERVERS in {env.name} or the environment"
     print(f"No credentials: {nowhere}{without}.")
-    folder = properties.absolute().parent
-    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+    for file in sorted(properties.absolute().parent.glob("*")):
         if file.name in (properties.name, env.name) or file.suffix == ".example" or not file.is_file():
             continue
         with contextlib.suppress(OSError), file.open(encoding="utf-8", errors="replace") as text:

@@ -5,28 +5,22 @@ import msgspec
 INTERVAL_S = 0.2  # between two of the client's texts; a run waits for one before its clock and one after it
 
 
-class Window(msgspec.Struct):
-    """Of a quantity, since the text before; round trips in microseconds, throttling in milliseconds."""
-
+class _Window(msgspec.Struct):  # since the text before
     sum: int
     cnt: int
     max: int
 
 
-class Broker(msgspec.Struct):
-    """A broker; one that is known by its address only has a negative ``nodeid``."""
-
-    nodeid: int
+class _Broker(msgspec.Struct):
+    nodeid: int  # negative: known by its address only
     req: dict[str, int]  # requests so far, by kind
-    rtt: Window
-    throttle: Window
+    rtt: _Window  # in microseconds
+    throttle: _Window  # in milliseconds
 
 
-class Statistics(msgspec.Struct):
-    """What is used of a text. Source: librdkafka's STATISTICS.md."""
-
+class _Statistics(msgspec.Struct):  # what is used of a text; source: librdkafka's STATISTICS.md
     txmsgs: int
-    brokers: dict[str, Broker]
+    brokers: dict[str, _Broker]
 
 
 class Network:
@@ -44,7 +38,7 @@ class Network:
     def take(self, text: str) -> None:
         """Take in a text: the client's ``stats_cb``. One that can't be read is passed over, and counted."""
         try:
-            statistics = msgspec.json.decode(text, type=Statistics)
+            statistics = msgspec.json.decode(text, type=_Statistics)
         except msgspec.MsgspecError:
             self._unread += 1
             return

@@ -144,7 +144,7 @@ def _read_all(
         while unfinished:
             connection.stop.check()
             refusals = []
-            received: list[Any] = consumer.consume(10_000, timeout=0.5)  # declared types allow for a message of no topic
+            received: list[Any] = consumer.consume(10_000, timeout=0.5)  # the declared types allow for None
             for message in received:
                 number = message.partition()
                 error = message.error()

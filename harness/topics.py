@@ -58,11 +58,8 @@ def _create(connection: Connection[AdminClient], topic: NewTopic) -> None:
         connection.client.poll(0.05)
         connection.stop.check()
     refusal = created.exception()
-    if refusal is None:
-        return
-    if not isinstance(refusal, KafkaException):
-        raise ClusterError(f"The topic {topic.topic} can't be created: {type(refusal).__name__} in the client.")
-    if refusal.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+    code = refusal.args[0].code() if isinstance(refusal, KafkaException) else None
+    if refusal and code != KafkaError.TOPIC_ALREADY_EXISTS:
         raise ClusterError(f"The topic {topic.topic} can't be created: {explain(refusal, connection.heard)}.")
 
 

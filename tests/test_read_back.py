@@ -14,7 +14,7 @@ import kafka_helpers as kh
 from harness.client import connect
 from harness.errors import ClusterError
 from harness.measurement import PRIMER
-from harness.read_back import find_messages, reconcile
+from harness.read_back import read_back, reconcile
 from harness.runs import BatchTiming, ProducerRun
 from harness.topics import end_offsets, ensure_topic
 from local_kafka import LocalKafka
@@ -152,7 +152,7 @@ def test_a_partition_without_a_leader_ends_the_reading_whatever_goes_on_elsewher
         try:
             began = time.monotonic()
             with pytest.raises(ClusterError, match="can't be read to its end"):
-                find_messages(three.config | LITTLE_AT_A_TIME, "t", {}, identify=identify)
+                read_back(three.config | LITTLE_AT_A_TIME, "t", {}, identify=identify)
             assert time.monotonic() - began < 60
         finally:
             over.set()
