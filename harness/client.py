@@ -7,7 +7,7 @@ import threading
 import time
 import tomllib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -15,34 +15,37 @@ from typing import Any, Generic, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from harness.config import LEFT_OUT, ClientConfig, refused_settings
+from harness.config import IGNORED_PREFIXES, ClientConfig, refused_settings
 from harness.errors import ClusterError
 from harness.stop import StopButton
 
-EXPLANATIONS = tomllib.loads(Path(__file__).with_name("explanations.toml").read_text(encoding="utf-8"))
-LASTING, PASSING = (list(EXPLANATIONS[name].items()) for name in ("lasting", "passing"))
+_tables = tomllib.loads(Path(__file__).with_name("explanations.toml").read_text(encoding="utf-8"))
+LASTING: Mapping[str, str] = _tables["lasting"]  # a pattern -> what the client's words mean; these don't pass
+EXPLANATIONS: Mapping[str, str] = LASTING | _tables["passing"]  # in the order in which they count
+
+
+def meaning(lines: Iterable[str], explanations: Mapping[str, str] = EXPLANATIONS) -> str | None:
+    """The first of the explanations that fits any of the client's lines; None if none does."""
+    text = "\n".join(lines)
+    for pattern, sentence in explanations.items():
+        if match := re.search(pattern, text, re.IGNORECASE | re.MULTILINE):
+            return sentence.format(*match.groups())
+    return None
 
 
 def explain(error: object, heard: Iterable[str] = ()) -> str:
     """The client library's error, and what it had said before, as one plain clause with the remedy."""
     error = error.args[0] if isinstance(error, KafkaException) else error
-    if meaning := known([str(error), *heard]):
-        return meaning
+    if known := meaning([str(error), *heard]):
+        return known
     if isinstance(error, KafkaError) and error.code() > 0:  # the codes of the client itself are below 0
         return f"the cluster answered: {error.str().rstrip('.')}"
     return "no answer came in time; check the network, bootstrap.servers and security.protocol"
 
 
-def known(said: Sequence[str], meanings: Iterable[tuple[str, str]] = (*LASTING, *PASSING)) -> str | None:
-    """What the client's words mean, where that is known."""
-    for pattern, meaning in meanings:
-        for line in said:
-            if match := re.search(pattern, line, re.IGNORECASE):
-                return meaning.format(*match.groups())
-    return None
-
-
 CONNECT_TIMEOUT_S = 12.0
+# For a topic's first messages: where a broker has died, the cluster takes 9 s to notice, then it may start again.
+PRIME_TIMEOUT_S = 25.0
 # Confluent advises more than 10 s on slow links; less than the above, so that the client can say what took so long.
 HANDSHAKE_MS = 11_000
 HANDSHAKE_SETTINGS = ("socket.connection.setup.timeout.ms", "api.version.request.timeout.ms")
@@ -58,14 +61,17 @@ class Heard(deque[str]):
         super().__init__(maxlen=200)  # a client without a broker has something to say 20 times a second
 
     def error(self, error: KafkaError) -> None:
+        """Take in an error: the client's ``error_cb``."""
         self.append(str(error))
 
     def log(self, level: int, form: str, *words: str) -> None:
+        """Take in a log line, as a ``logging.Logger`` does."""
         if level > logging.DEBUG:  # what a setting debug=... adds is no error
             self.append(form % words)
 
 
 Client = TypeVar("Client", bound=Producer | Consumer | AdminClient)
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -77,7 +83,7 @@ class Connection(Generic[Client]):
     stop: StopButton
 
     def listen(self) -> None:
-        """Hear what the client has to say; what it raises then is in that, too."""
+        """Let the client say for 50 ms what it has to say, into ``heard``; no error of its own gets out."""
         with contextlib.suppress(KafkaException, SystemError):
             self.client.poll(0.05)
 
@@ -93,18 +99,19 @@ def connect(make: Callable[..., Client], config: Mapping[str, Any], **more: Any)
         ClusterError: there is no cluster any more, or the client refuses a setting, which is named.
         KeyboardInterrupt: the user pressed the stop button.
     """
-    if not config:
+    if "bootstrap.servers" not in config:  # other settings may have been joined to what was emptied
         raise ClusterError("The cluster is closed; run the cell that opens it again.")
     settings = ClientConfig(dict.fromkeys(HANDSHAKE_SETTINGS, HANDSHAKE_MS))
-    settings |= {key: value for key, value in config.items() if not key.startswith(LEFT_OUT)}
+    settings |= {key: value for key, value in config.items() if not key.startswith(IGNORED_PREFIXES)}
     heard = Heard()
     with StopButton() as stop:
         try:
             client = make(settings | {"logger": heard, "error_cb": heard.error} | more)
         except KafkaException as error:
             refused = " with ".join(refused_settings(error, settings)) or "that the client's log names"
-            cause = known([str(error)]) or f"it refuses the setting {refused}; correct or remove it"
-            raise ClusterError(f"The Kafka client can't be set up: {cause}.") from None
+            raise ClusterError(
+                f"The Kafka client can't be set up: it refuses the setting {refused}; correct or remove it."
+            ) from None
         try:
             yield Connection(client, heard, stop)
         finally:
@@ -113,7 +120,10 @@ def connect(make: Callable[..., Client], config: Mapping[str, Any], **more: Any)
 
 
 def close(client: Producer | Consumer | AdminClient) -> None:
-    """End a client in bounded time; a producer first lets go of what it still holds."""
+    """End a client within 1 s (CLOSE_S); a producer lets go of what it still holds before, within 5 s (GIVE_UP_S).
+
+    What takes longer goes on by itself, in a thread that doesn't outlive this process.
+    """
     if isinstance(client, Producer) and not give_up(client):
         return  # it is left to its destructor: close() would wait for the rest, for ever
 
@@ -128,7 +138,10 @@ def close(client: Producer | Consumer | AdminClient) -> None:
 
 
 def give_up(producer: Producer) -> bool:
-    """Let all messages that are queued or under way fail, serve their reports, and say whether none is left."""
+    """Let all messages that are queued or under way fail, and serve their reports; raises nothing.
+
+    Returns whether none is left, after 5 s at most (GIVE_UP_S).
+    """
     deadline = time.monotonic() + GIVE_UP_S
     while len(producer) and time.monotonic() < deadline:
         producer.purge()  # again and again: it may miss those of a partition that just changes its leader
@@ -139,19 +152,26 @@ def give_up(producer: Producer) -> bool:
 
 def client_error(error: KafkaException | SystemError) -> KafkaError:
     """What the client raises out of poll() or flush() when it has given up; it may trip over its own report of it."""
-    said: Any = error if isinstance(error, KafkaException) else error.__cause__
-    return said.args[0]
+    cause = error if isinstance(error, KafkaException) else error.__cause__
+    if isinstance(cause, KafkaException):
+        return cause.args[0]
+    return KafkaError(KafkaError._FAIL, f"{type(cause or error).__name__} in one of its callbacks")
 
 
-def ask(connection: Connection, question: Callable[[float], Any]) -> Any:
-    """Ask the cluster something, in short steps (of so many seconds) so that the stop button gets through.
+def ask(connection: Connection, question: Callable[[float], Answer]) -> Answer:
+    """The cluster's answer to a question, which is asked again and again until there is one.
 
-    The steps get longer as time goes by: on a slow link an answer may take more than the first.
+    Args:
+        connection: of the client that is asked.
+        question: asks it, and waits for so many seconds at most: a short step, so that the stop button gets through,
+            and a longer one as time goes by, since on a slow link an answer may take more than the first.
 
     Raises:
-        ClusterError: no connection, or the cluster's refusal, in plain words.
+        ClusterError: no connection, or the cluster's refusal, in plain words; after 12 s (CONNECT_TIMEOUT_S), or
+            4 s (PATIENCE_S) where the cause is known not to pass.
+        KeyboardInterrupt: the user pressed the stop button.
     """
-    asked, heard = time.monotonic(), connection.heard
+    asked = time.monotonic()
     while True:
         connection.stop.check()
         waited = time.monotonic() - asked
@@ -159,5 +179,6 @@ def ask(connection: Connection, question: Callable[[float], Any]) -> Any:
             return question(max(0.8, min(waited / 3, CONNECT_TIMEOUT_S - waited)))
         except KafkaException as error:
             connection.listen()
-            if time.monotonic() - asked > (PATIENCE_S if known(heard, LASTING) else CONNECT_TIMEOUT_S):
-                raise ClusterError(f"No connection to the cluster: {explain(error, heard)}.") from None
+            patience = PATIENCE_S if meaning(connection.heard, LASTING) else CONNECT_TIMEOUT_S
+            if time.monotonic() - asked > patience:
+                raise ClusterError(f"No connection to the cluster: {explain(error, connection.heard)}.") from None

@@ -3,16 +3,20 @@
 What is wrong is said without repeating what a file holds, since a slip can put the secret anywhere.
 """
 
-import difflib
+import contextlib
+import io
 import logging
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Producer
+from dotenv.parser import parse_stream
 
 from harness.errors import ConfigError
 
@@ -30,27 +34,40 @@ class ClientConfig(dict[str, Any]):
         return ClientConfig({**other, **self})
 
     def copy(self) -> "ClientConfig":
+        """A copy that hides its values, too."""
         return ClientConfig(self)
 
 
-# What begins like this is left out: what a producer refuses or warns of in the console's file, and settings with which
-# successes would not be reported, or what the client logs would not be heard.
-LEFT_OUT = ("schema.registry.", "basic.auth.", "session.timeout.ms", "delivery.report.only.error", "log_level")
-# A consumer that joins no group (the client wants a name all the same), commits nothing, jumps over nothing, and isn't
-# held up by another program's open transaction.
+# Prefixes of settings that no client is given: what a producer refuses or warns of in the console's file, and settings
+# with which successes would not be reported, or what the client logs would not be heard.
+IGNORED_PREFIXES = ("schema.registry.", "basic.auth.", "session.timeout.ms", "delivery.report.only.error", "log_level")
+# A consumer that joins no group (the client wants a name all the same), commits nothing, jumps over nothing, isn't held
+# up by another program's open transaction, and waits for nothing more where there are messages.
 READER_SETTINGS = {
     "group.id": "read-back",
     "enable.auto.commit": False,
     "enable.partition.eof": True,
     "auto.offset.reset": "earliest",
     "isolation.level": "read_uncommitted",
+    "fetch.min.bytes": 1,
+    "fetch.wait.max.ms": 500,
+    "fetch.queue.backoff.ms": 100,
+    "queued.max.messages.kbytes": 65_536,
 }
 # The same for both producers, whatever a configuration file says: otherwise they could not be compared.
 MEASURED_SETTINGS = {"acks": "all", "enable.idempotence": "true"}
-# What a file may set, but the measurement sets itself, or knows by another name.
-SET_BY_THE_RUN = ("request.required.acks", "message.timeout.ms", "statistics.interval.ms")
+# What a file may set, but the measurement sets itself, or knows by another name; and the client's id, since statistics
+# with an odd one can end Python.
+SET_BY_THE_RUN = ("request.required.acks", "message.timeout.ms", "statistics.interval.ms", "client.id")
 # Settings whose values may be shown and saved. By name, not by value: a secret may look like a number or a word.
 SHOWN = (*MEASURED_SETTINGS, "batch.size", "compression.type", "linger.ms", "sasl.mechanisms", "security.protocol")
+# How the client calls some settings in a refusal.
+CLIENT_WORDS = {
+    "queue.buffering.max.ms": "linger.ms",
+    "compression.codec": "compression.type",
+    "message.timeout.ms": "delivery.timeout.ms",
+    "SASL mechanism": "sasl.mechanisms",
+}
 
 
 def producer_settings(config: Mapping[str, Any]) -> ClientConfig:
@@ -64,10 +81,12 @@ def shown_settings(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(config[key]) for key in SHOWN if key in config}
 
 
-def refused_settings(error: Exception, settings: Iterable[str]) -> list[str]:
+def refused_settings(refusal: Exception, settings: Iterable[str]) -> list[str]:
     """Which of the settings the client's refusal names; the refusal isn't shown, since it may repeat their values."""
-    said = str(error).replace("queue.buffering.max.ms", "linger.ms").replace("compression.codec", "compression.type")
-    return [key for key in settings if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", said)]
+    text = str(refusal)
+    for word, name in CLIENT_WORDS.items():
+        text = text.replace(word, name)
+    return [name for name in settings if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", text)]
 
 
 def check_whole(name: str, value: object) -> None:
@@ -76,20 +95,49 @@ def check_whole(name: str, value: object) -> None:
         raise ConfigError(f"{name} has to be a whole number, 1 or more.")
 
 
+def check_text(name: str, value: object) -> None:
+    """Raise ConfigError, with the parameter's name, unless it is a text that isn't empty."""
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{name} has to be a text in quotation marks.")
+
+
 def check_parameters(num_messages: int, batch_size: int, blocks: int | None = None) -> None:
     """Judge the notebook's parameters before anything is sent; ConfigError names the one that can't be used."""
     check_whole("num_messages", num_messages)
     check_whole("batch_size", batch_size)
-    check_whole("blocks (unless it is None)", 1 if blocks is None else blocks)
+    if blocks is not None:
+        check_whole("blocks (unless it is None)", blocks)
     if batch_size > num_messages:
         raise ConfigError("batch_size can't be larger than num_messages; make it smaller.")
 
 
 LOGIN = ("bootstrap.servers", "security.protocol", "sasl.mechanisms", "sasl.username", "sasl.password")
+WITHOUT_PASSWORD = ("OAUTHBEARER", "GSSAPI")  # mechanisms that log in by other means
 # The course's keys for .env and the environment (SASL_USERNAME ...) -> the client's own names for the same settings.
 ENV_KEYS = {name.upper().replace(".", "_"): name for name in (*LOGIN, "ssl.ca.location")}
+KEYS_BY_NAME = {name: key for key, name in ENV_KEYS.items()}
+PROPERTIES_KEYS = {name: name for name in KEYS_BY_NAME} | {"sasl.mechanism": "sasl.mechanisms"}
+# A file with such a line within so many characters may be meant as one of ours.
+ADDRESS = re.compile(r"^\s*(?:export\s+)?(bootstrap\.servers|BOOTSTRAP_SERVERS)\s*=", re.MULTILINE)
+MEANT_SIZE = 4_000
 RULES = tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))
-Entries = dict[str, tuple[str, str]]  # the client's key -> (value, "file, line N")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The value of a setting, and where the user has put it."""
+
+    value: str = field(repr=False)  # it may be the secret
+    file: str  # its name, or "the environment"
+    line: int | None = None  # from 1; the environment has none
+
+    @property
+    def where(self) -> str:
+        """File and line, for a sentence."""
+        return self.file if self.line is None else f"{self.file}, line {self.line}"
+
+
+Entries = dict[str, Entry]  # by the client's name for the setting
 
 
 def load_config(properties: str | Path = "client.properties", env: str | Path = ".env") -> dict[str, str] | None:
@@ -102,84 +150,164 @@ def load_config(properties: str | Path = "client.properties", env: str | Path = 
     Raises:
         ConfigError: a place was found, but what stands there can't be used.
     """
-    if (file := Path(properties)).exists():
-        key_of = {name: name for name in ENV_KEYS.values()}  # what the user calls a setting
-        entries = _read(file, key_of | {"sasl.mechanism": "sasl.mechanisms"}, shared=False)
-    else:
-        file, key_of = Path(env), {name: key for key, name in ENV_KEYS.items()}
-        # a folder of that name is another program's
-        entries = _read(file, ENV_KEYS, shared=True) if file.is_file() else ClientConfig()
-        for key in filter(os.environ.get, ENV_KEYS):
-            value = re.sub(r"""^(["'])(.*)\1$""", r"\2", os.environ[key].strip())
-            entries[ENV_KEYS[key]] = (value, f"the environment, {key}")
-        # without an address, what the environment holds is another program's, and so is a file without a secret
-        ours = "sasl.password" in entries and any(where.startswith(file.name) for _, where in entries.values())
-        if "bootstrap.servers" not in entries and not ours:
-            _say_what_was_found(Path(properties), file, [key_of[name] for name in entries])
-            return None
-    place = " and ".join(sorted({where.split(", ")[0] for _, where in entries.values()})) or file.name
-    _judge(entries, key_of, place)
-    print(f"Configuration from {place}.")
-    return ClientConfig((key, value) for key, (value, _) in entries.items())
+    properties = Path(properties)
+    env = Path(env)
+    if properties.exists():
+        return _judged(_read_properties(properties), properties, {})
+    in_file = _read_env(env) if env.is_file() else {}  # a virtual environment can be a folder of that name
+    entries = in_file | _read_environment()
+    # Without an address, and without a secret in the file, what is there belongs to other programs.
+    if "bootstrap.servers" in entries or "sasl.password" in in_file:
+        return _judged(entries, env, KEYS_BY_NAME)
+    _say_what_was_found(properties, env, [KEYS_BY_NAME[name] for name in entries])
+    return None
 
 
-def _read(path: Path, names: Mapping[str, str], *, shared: bool) -> Entries:
-    """The settings in a file; a ``shared`` one also holds what other programs read, which is passed over."""
+def _text(path: Path) -> str:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         raise ConfigError(f"{path.name} can't be read; it has to be a text file of yours, in UTF-8.") from None
-    entries: Entries = ClientConfig()
-    for number, line in enumerate(map(str.strip, lines), start=1):
-        where = f"{path.name}, line {number}"
-        if not line or line[0] in "#;!" or line == "[default]":
+
+
+def _read_properties(path: Path) -> Entries:
+    """All settings of the console's file; of one with sections, those of the first."""
+    entries: Entries = {}
+    for number, line in enumerate(map(str.strip, _text(path).splitlines()), start=1):
+        if not line or line[0] in "#;!":
             continue
-        if line[0] == "[" and not shared:
-            break  # getting_started.ini has a [consumer] section for another program
+        if line[0] == "[":
+            if entries:
+                break  # getting_started.ini has a [consumer] section for another program
+            continue
         key, equals, value = (part.strip() for part in line.removeprefix("export ").partition("="))
-        if key not in names and (shared or key.startswith(LEFT_OUT)):
+        if key.startswith(IGNORED_PREFIXES):
             continue
+        entry = Entry(_without_comment(key, value), path.name, number)
         if not (key and equals):
-            raise ConfigError(f"{where} is not of the form key=value; correct or remove it.")
-        name = names.get(key, key)
-        if name in entries:
-            raise ConfigError(f"{where}: this key stands in {entries[name][1]}, too; keep one of them.")
-        if quoted := re.fullmatch(r"""(["'])(.*?)\1\s*([#;].*)?""", value):
-            value = quoted[2]
-        elif name not in ("sasl.username", "sasl.password"):  # in these it could be meant, so it is judged
-            value = re.split(r"\s+[#;]", value, maxsplit=1)[0]
-        entries[name] = (value, where)
+            raise ConfigError(f"{entry.where} is not of the form key=value; correct or remove it.")
+        _add(entries, _name(key, PROPERTIES_KEYS, entry) or key, entry)
     return entries
 
 
-def _judge(entries: Entries, key_of: Mapping[str, str], place: str) -> None:
-    """Raise ConfigError unless the settings can be right."""
-    for name, (value, where) in entries.items():
-        rules = (RULES["login"] if name in LOGIN else {}) | RULES["every"] | RULES.get(name, {})
-        for form, fault in rules.items():
-            if not re.fullmatch(form, value, re.IGNORECASE):
-                known = key_of.get(name) or (name if name in RULES else "the value")  # a key could hold the secret
-                raise ConfigError(f"{where}: {known} {fault}.")
-    login = "sasl.password" in entries or entries.get("security.protocol", ("", ""))[0].upper().startswith("SASL_")
-    if missing := [key_of[name] for name in (LOGIN if login else LOGIN[:1]) if name not in entries]:
+def _without_comment(key: str, value: str) -> str:
+    if quoted := re.fullmatch(r"""(["'])(.*?)\1\s*([#;].*)?""", value):
+        return quoted[2]
+    if key in ("sasl.username", "sasl.password"):  # in these it could be meant, so it is judged
+        return value
+    return re.split(r"\s+[#;]", value, maxsplit=1)[0]
+
+
+def _read_env(path: Path) -> Entries:
+    """The settings of a file in which other programs have theirs, too; these are passed over."""
+    entries: Entries = {}
+    for binding in parse_stream(io.StringIO(_text(path))):
+        statement = binding.original.string
+        blank = statement[: len(statement) - len(statement.lstrip())]
+        entry = Entry(binding.value or "", path.name, binding.original.line + blank.count("\n"))
+        if binding.key is None or binding.value is None:
+            if ours := re.search(rf"^\s*(?:export\s+)?({'|'.join(ENV_KEYS)})\b", statement, re.MULTILINE):
+                raise ConfigError(f"{entry.where}: {ours[1]} can't be read; type it again as KEY=value, in one line.")
+            continue
+        if name := _name(binding.key, ENV_KEYS, entry):
+            _add(entries, name, entry)
+    return entries
+
+
+def _read_environment() -> Entries:
+    entries: Entries = {}
+    for key in filter(os.environ.get, ENV_KEYS):
+        value = re.sub(r"""^(["'])(.*)\1$""", r"\2", os.environ[key].strip())  # as Docker's --env-file leaves it
+        entries[ENV_KEYS[key]] = Entry(value, "the environment")
+    return entries
+
+
+def _name(key: str, names: Mapping[str, str], entry: Entry) -> str | None:
+    """The client's name for a key, None if it isn't among ``names``; ConfigError where it is in another file's form."""
+    for right, name in names.items():
+        if key == right:
+            return name
+        if re.sub("[._-]", "", key).lower() == re.sub("[._]", "", right).lower():
+            raise ConfigError(f"{entry.where}: in this file the key has to be written {right}.")
+    return None
+
+
+def _add(entries: Entries, name: str, entry: Entry) -> None:
+    if name in entries:
+        raise ConfigError(f"{entry.where}: this key stands in {entries[name].where}, too; keep one of them.")
+    entries[name] = entry
+
+
+def _judged(entries: Entries, file: Path, key_of: Mapping[str, str]) -> ClientConfig:
+    """The configuration, if it can be right; ``key_of`` is what the file calls a name, where it calls it otherwise."""
+    place = " and ".join(sorted({entry.file for entry in entries.values()})) or file.name
+    _check_values(entries, key_of)
+    if missing := [key_of.get(name, name) for name in _required(entries) if name not in entries]:
         raise ConfigError(f"{place} lacks {' and '.join(missing)}; add it as in the example file.")
-    # The rest is the client's to judge; without the address, which it would look up.
-    settings = ClientConfig((name, value) for name, (value, _) in entries.items() if name != "bootstrap.servers")
-    quiet = logging.getLogger("kafka.client")
-    quiet.disabled = True
+    _check_accepted(entries, place)
+    print(f"Configuration from {place}.")
+    if os.name == "posix" and file.exists() and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        print(f"Others on this machine can read {file.name}; to keep it to yourself: chmod 600 {file.name}")
+    return ClientConfig((name, entry.value) for name, entry in entries.items())
+
+
+def _check_values(entries: Entries, key_of: Mapping[str, str]) -> None:
+    for name, entry in entries.items():
+        rules = (RULES["login"] if name in LOGIN else {}) | RULES["every"] | RULES.get(name, {})
+        faults = [fault for form, fault in rules.items() if not re.fullmatch(form, entry.value, re.I | re.DOTALL)]
+        if name.endswith(".location") and entry.value != "probe" and not os.path.exists(entry.value):
+            faults.append("names a file that isn't there; write its whole path, without ~")
+        if faults:
+            known = name in KEYS_BY_NAME or name in RULES  # another key could hold the secret
+            raise ConfigError(f"{entry.where}: {key_of.get(name, name) if known else 'the value'} {faults[0]}.")
+
+
+def _required(entries: Entries) -> tuple[str, ...]:
+    """The names without which nobody can connect in the way that the settings describe."""
+    values = {name: entry.value.upper() for name, entry in entries.items()}
+    if values.get("sasl.mechanisms") in WITHOUT_PASSWORD:
+        return LOGIN[:3]
+    if "sasl.password" in values or values.get("security.protocol", "").startswith("SASL_"):
+        return LOGIN
+    return LOGIN[:1]
+
+
+def _check_accepted(entries: Entries, place: str) -> None:
+    """Let the client judge the rest; without the address, which it would look up."""
+    settings = ClientConfig((name, entry.value) for name, entry in entries.items() if name != "bootstrap.servers")
+    if settings.get("sasl.mechanisms", "").upper() == "OAUTHBEARER":
+        settings["security.protocol"] = "SSL"  # with a login, it would fetch a token now
+    refusal = _refusal(settings)
+    if refusal is None:
+        return
+    refused = refused_settings(refusal, settings)
+    if not refused:  # it names none: then it is the one without which the others are accepted
+        refused = [name for name in settings if _refusal(settings, without=name) is None]
+    if not refused:
+        raise ConfigError(f"{place}: the client refuses several settings; try without those that the example lacks.")
+    where = " and ".join(entries[name].where for name in refused)
+    raise ConfigError(f"{where}: the client refuses this setting; correct or remove it.")
+
+
+def _refusal(settings: Mapping[str, str], without: str = "") -> Exception | None:
+    """What the client raises for settings, but for one of them, that it can't use."""
+    given = {name: value for name, value in settings.items() if name != without}
     try:
-        Producer(producer_settings(settings), logger=quiet).close()
-    except Exception as error:  # the client raises exceptions of many kinds for settings it can't use
-        where = " and ".join(entries[name][1] for name in refused_settings(error, entries)) or place
-        raise ConfigError(f"{where}: the client refuses this setting; correct or remove it.") from None
+        Producer(producer_settings(given), logger=logging.Logger("kafka.client", logging.CRITICAL + 1)).close()
+    except Exception as error:  # of many kinds
+        return error
+    return None
 
 
 def _say_what_was_found(properties: Path, env: Path, passed_over: list[str]) -> None:
     without = f"; without it, {' and '.join(passed_over)} are passed over" if passed_over else ""
     nowhere = f"no {properties.name}, and no BOOTSTRAP_SERVERS in {env.name} or the environment"
     print(f"No credentials: {nowhere}{without}.")
-    names = [properties.name, env.name]
-    for file in sorted(filter(Path.is_file, properties.absolute().parent.iterdir())):  # .venv is a folder
-        meant = difflib.get_close_matches(file.name.lower().removesuffix(".txt"), names, cutoff=0.85)
-        if meant and file.name not in names:
-            print(f"{file.name} isn't read; if it is meant, rename it {meant[0]}.")
+    for file in sorted(properties.absolute().parent.glob("*")):
+        if file.name in (properties.name, env.name) or file.suffix == ".example" or not file.is_file():
+            continue
+        with contextlib.suppress(OSError), file.open(encoding="utf-8", errors="replace") as text:
+            address = ADDRESS.search(text.read(MEANT_SIZE))
+            if address:
+                right = properties.name if "." in address[1] else env.name
+                print(f"{file.name} isn't read; if it is meant, rename it {right}.")

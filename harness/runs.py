@@ -10,6 +10,7 @@ import pandas as pd
 from harness.errors import ClusterError
 
 INTERRUPTED = "interrupted"
+KeyValue = tuple[bytes | None, bytes | None]  # a message
 NEAR_MS = 5.0  # a shorter round trip is one within a building
 # What a saved file may hold; anything else isn't of ours.
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]

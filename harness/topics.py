@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic, TopicMetadata
 
 from harness.client import CONNECT_TIMEOUT_S, PATIENCE_S, Connection, ask, connect, explain
-from harness.config import READER_SETTINGS
+from harness.config import READER_SETTINGS, check_text
 from harness.errors import ClusterError
 
 
@@ -41,7 +41,9 @@ def ensure_topic(config: Mapping[str, Any], topic: str, *, partitions: int = 6, 
 
     Raises:
         ClusterError: no connection, no right to create it, or the cluster refuses name, partitions or replication.
+        ConfigError: ``topic`` is no text.
     """
+    check_text("topic", topic)
     with connect(AdminClient, config) as connection:
         if topic in metadata(connection).topics:
             return
@@ -56,7 +58,8 @@ def _create(connection: Connection[AdminClient], topic: NewTopic) -> None:
         connection.client.poll(0.05)
         connection.stop.check()
     refusal = created.exception()
-    if isinstance(refusal, KafkaException) and refusal.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+    code = refusal.args[0].code() if isinstance(refusal, KafkaException) else None
+    if refusal and code != KafkaError.TOPIC_ALREADY_EXISTS:
         raise ClusterError(f"The topic {topic.topic} can't be created: {explain(refusal, connection.heard)}.")
 
 

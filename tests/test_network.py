@@ -8,6 +8,7 @@ from confluent_kafka import Producer
 from harness.client import connect
 from harness.measurement import await_statistics
 from harness.network import Network
+from kafka_helpers import make_messages, produce_async
 
 
 def text(step, brokers=2):
@@ -39,6 +40,39 @@ def test_a_broker_that_comes_back_counts_from_0_again():
     network.take(text(14, brokers=2))  # 2, and 28 of the one that is back
     network.take(text(1, brokers=2))  # both are back from an absence between two texts: 2 of each
     assert network.summary()["produce_requests"] == 2 * 4 + 2 + 2 + 28 + 2 * 2
+
+
+SPOILT = [
+    "",
+    "{",
+    text(2)[:-1],
+    text(2)[:70],
+    "null",
+    "[]",
+    "{}",
+    '{"txmsgs": "x", "brokers": {}}',
+    text(2).replace("rtt", "r"),
+]
+
+
+def test_a_text_that_cannot_be_read_is_passed_over_and_counted():
+    network = Network()
+    network.take("before the run")
+    network.take(text(1))
+    network.begin()
+    for spoilt in SPOILT:
+        network.take(spoilt)
+        network.take(text(3))
+    assert network.sent == 300
+    found = {"produce_requests": 2 * 4, "rtt_ms": pytest.approx(0.050), "throttle_ms": 300}
+    assert network.summary() == found | {"unread": len(SPOILT)}
+
+
+@pytest.mark.parametrize("name", ["x" * 3_000, "\xe9" * 300])
+def test_a_long_client_id_is_kept_out_of_the_statistics(kafka, topic, name):
+    """The client cuts it there, perhaps within a letter, and Python then ends."""
+    run = produce_async(kafka.config | {"client.id": name}, topic, make_messages("r", 100))
+    assert run.complete and "unread" not in run.network
 
 
 def test_what_is_awaited_is_a_text_that_comes_then(kafka):
