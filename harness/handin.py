@@ -1,36 +1,179 @@
-"""Put what is handed in into a folder, and into a zip: ``python -m harness.handin "Jane Doe"``."""
+"""Put together what is handed in, as a folder and a zip of it: ``python -m harness.handin "Jane Doe"``.
 
+Both are made in a temporary folder and moved to their place at the end, so that they are whole or not there.
+"""
+
+import hashlib
 import re
 import shutil
 import sys
+import tempfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
 
-NEEDED = ["assignment1.ipynb", "assignment1.html", "going_further.ipynb", "README.md", "kafka_helpers.py", "harness"]
-NEEDED += ["local_kafka", "requirements.txt", "constraints.txt", "client.properties.example", ".env.example"]
+from harness.errors import PlainError
+from harness.pages import read_notebook, render
+from harness.results import load_results
+
+NOTEBOOK = "assignment1.ipynb"
+FURTHER = "going_further.ipynb"
+FURTHER_PAGE = "going_further.html"
 ANSWERS = "answers/assignment1_answers.md"
+# By name, so that nothing else that lies there goes along: it might be a credential.
+PROGRAM = ["kafka_helpers.py", "requirements.txt", "constraints.txt"]
+PROGRAM += ["harness/*.py", "harness/*.toml", "harness/page.html.j2"]
+PROGRAM += ["local_kafka/*.py", "local_kafka/*.template", "local_kafka/java.options", "local_kafka/jars.txt"]
+MEASUREMENT = ["results.json", "*.csv", "*.png"]
+README = """# Kafka producers, asynchronous and synchronous
+- Read `assignment1.html`, the executed notebook as a page, and `{answers}`, Problem 2; `going_further.html` is extra.
+- `results` has the data. To measure again: `pip install -c constraints.txt -r requirements.txt`, then \
+`python -m harness.run_notebook assignment1.ipynb`.
+- For Confluent Cloud, save the console's configuration for Python (*Clients*, *Python*) as `client.properties` here.
+"""
 
 
-def main(name: str) -> None:
-    folder = Path("assignment1_" + re.sub(r"\W+", "_", name.strip()).lower())
-    if folder.name == "assignment1_":
-        sys.exit('Say whose it is: make handin NAME="Jane Doe"')
-    text = str([cell for cell in nbformat.read("assignment1.ipynb", 4).cells if cell.cell_type == "code"])
-    shown = sorted({place for place in re.findall(r"results/[\w-]+", text) if Path(place).is_dir()})
-    if not shown:
-        sys.exit("assignment1.ipynb shows no saved measurement: make run, then again.")
-    shutil.rmtree(folder, ignore_errors=True)
-    for place in NEEDED + shown:
-        copy = shutil.copytree if Path(place).is_dir() else shutil.copy2
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        copy(place, folder / place)
-    for left_out in folder.rglob("__pycache__"):
-        shutil.rmtree(left_out)
-    shutil.copy2(ANSWERS, folder / f"{folder.name}.md")
-    for page in folder.glob("assignment1.*"):  # under their new name, which is what it links to, then
-        page.write_text(page.read_text(encoding="utf-8").replace(ANSWERS, f"{folder.name}.md"), encoding="utf-8")
-    print(f"To hand in: {folder}, or the same as one file: {shutil.make_archive(folder.name, 'zip', '.', folder.name)}")
+def folder_for(name: str) -> Path:
+    """Name the folder, with at most 50 of the name's letters and digits. Raises PlainError where it has none."""
+    words = re.sub(r"\W+", "_", unicodedata.normalize("NFC", name).lower())
+    shortened = words.strip("_")[:50].strip("_")
+    if not shortened:
+        raise PlainError('Say whose it is: make handin NAME="Jane Doe"')
+    return Path(f"assignment1_{shortened}")
+
+
+def fault(cell: nbformat.NotebookNode, count_before: int) -> str:
+    """Say what is wrong with an executed code cell, as the end of a sentence; nothing if all is well."""
+    for output in cell.outputs:
+        if output.output_type == "error":
+            return f"ended with {output.ename}"
+    if cell.execution_count is None:
+        return "has not been run"
+    return "" if cell.execution_count > count_before else "was not run after the one above it"
+
+
+def require_executed(file: str, command: str) -> nbformat.NotebookNode:
+    """Read a notebook all of whose cells were run, in order, without an error. Raises PlainError otherwise."""
+    notebook = read_notebook(Path(file))
+    heading, count = file, 0
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            heading = [heading, *re.findall(r"(?m)^#+ +(.+)", cell.source)][-1]
+        if cell.cell_type == "code" and cell.source.strip():
+            if said := fault(cell, count):
+                raise PlainError(f'{file}: in "{heading}" a cell {said}. Run all of it ({command}), then again.')
+            count = cell.execution_count
+    return notebook
+
+
+def shown_measurements(notebook: nbformat.NotebookNode) -> list[Path]:
+    """Find the folders of results that the outputs name. Raises PlainError if there is none, or one is not whole."""
+    named: set[str] = set()
+    for output in [output for cell in notebook.cells for output in cell.get("outputs", [])]:
+        text = output.get("text", "") + output.get("data", {}).get("text/markdown", "")
+        named.update(re.findall(r"(?:Saved in|Data:) (results/[\w-]+)", text))
+        if saved_in := output.get("metadata", {}).get("saved_in"):
+            named.add(saved_in)
+    if not named:
+        raise PlainError(f"{NOTEBOOK} shows no saved measurement: make run, then again.")
+    return [load_results(folder).folder for folder in sorted(named)]
+
+
+def copy(patterns: Iterable[str], source: Path, target: Path) -> None:
+    """Copy files, as if written now. Raises PlainError where a pattern fits none."""
+    for pattern in patterns:
+        found = sorted(source.glob(pattern))
+        if not found:
+            raise PlainError(f"{source / pattern} is missing: restore it, then again.")
+        for file in found:
+            place = target / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+
+
+def fill(folder: Path) -> None:
+    """Write all that is handed in into this folder. Raises PlainError or OSError where a part isn't whole."""
+    answers = f"{folder.name}.md"
+    notebook = require_executed(NOTEBOOK, "make run")
+    require_executed(FURTHER, "make further")
+    copy(PROGRAM, Path(), folder)
+    for measurement in shown_measurements(notebook):
+        copy(MEASUREMENT, measurement, folder / "results" / measurement.name)
+    shutil.copyfile(ANSWERS, folder / answers)
+    text = Path(NOTEBOOK).read_text(encoding="utf-8").replace(ANSWERS, answers).replace(FURTHER, FURTHER_PAGE)
+    (folder / NOTEBOOK).write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(README.format(answers=answers), encoding="utf-8")
+    page = render(folder / NOTEBOOK, linked=[answers, FURTHER_PAGE, "README.md"])
+    (folder / NOTEBOOK).with_suffix(".html").write_text(page, encoding="utf-8")
+    (folder / FURTHER_PAGE).write_text(render(Path(FURTHER), linked=[NOTEBOOK]), encoding="utf-8")
+
+
+def checksums(folder: Path) -> dict[str, int]:
+    """Give the CRC-32 of each file, under its name in the zip."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder.parent).as_posix(): zlib.crc32(path.read_bytes()) for path in files}
+
+
+def mark(packed: dict[str, int]) -> bytes:
+    """Give the comment by which a zip is known as made here, and not changed since."""
+    return hashlib.sha256(str(sorted(packed.items())).encode()).hexdigest().encode()
+
+
+def pack(folder: Path, file: Path) -> None:
+    """Write the zip."""
+    packed = checksums(folder)
+    # Where the clock is wrong by decades, the date is the nearest one that a zip can hold.
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
+        for name in packed:
+            archive.write(folder.parent / name, name)
+        archive.comment = mark(packed)
+
+
+def unchanged(folder: Path, file: Path) -> bool:
+    """Whether folder and zip, where there are any, are as they were made here."""
+    if folder.is_symlink() or file.is_symlink():
+        return False
+    if not file.exists():
+        return not folder.exists()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            packed = {entry.filename: entry.CRC for entry in archive.infolist()}
+            same = archive.comment == mark(packed)
+    except (OSError, zipfile.BadZipFile):
+        return False
+    return same and (not folder.exists() or checksums(folder) == packed)
+
+
+def hand_in(name: str) -> None:
+    """Make folder and zip in the current folder. Raises PlainError or OSError; then what was there is there still."""
+    folder = folder_for(name)
+    file = Path(f"{folder}.zip")
+    if not unchanged(folder, file):
+        raise PlainError(f"{folder} or {file} isn't as make handin made it, and stays: move both away, then again.")
+    with tempfile.TemporaryDirectory(prefix=".handin-", dir=".") as made:
+        fill(made / folder)
+        pack(made / folder, made / file)
+        if folder.exists():
+            shutil.rmtree(folder)
+        (made / folder).rename(folder)
+        (made / file).replace(file)
+    print(f"To hand in: {folder}, or the same as one file: {file}")
+
+
+def main(name: str = "") -> None:
+    """Hand in, or end with a sentence."""
+    try:
+        hand_in(name)
+    except PlainError as error:
+        sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"Nothing was handed in: {error.filename}: {error.strerror}.")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: nothing was handed in.")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,54 @@
+"""Notebooks as pages of HTML, each one file: ``python -m harness.pages assignment1.ipynb``.
+
+nbconvert's classes make them, which, unlike its command, read no configuration of the user's.
+"""
+
+import re
+import sys
+from collections.abc import Container
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+from nbconvert import HTMLExporter
+
+from harness.errors import PlainError
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+LINK_TO_A_FILE = re.compile(r'<a href="([^":#]+)">(.*?)</a>')  # not to another site, and not within the page
+
+
+def read_notebook(file: Path) -> nbformat.NotebookNode:
+    """Read a notebook. Raises PlainError unless it is a valid one, of format 4."""
+    try:
+        notebook = nbformat.reader.reads(file.read_text(encoding="utf-8"))
+        nbformat.validate(notebook, version=4)
+    except OSError as error:
+        raise PlainError(f"{file} can't be read ({error.strerror}): restore it, then again.") from None
+    except (ValueError, AttributeError, nbformat.ValidationError):
+        raise PlainError(f"{file} is not a whole notebook: restore it, or save it anew, then again.") from None
+    return notebook
+
+
+def render(file: Path, linked: Container[str] = ()) -> str:
+    """Give a notebook's page, figures included. Links to files are taken out, but for those to files in ``linked``."""
+    print(f"Making the page of {file.name} ...", flush=True)
+    exporter = HTMLExporter(template_name="classic", template_file=str(TEMPLATE), embed_images=True)
+    page, _ = exporter.from_filename(str(file))
+    return LINK_TO_A_FILE.sub(lambda link: link[0] if unquote(link[1]) in linked else link[2], page)
+
+
+def main(*names: str) -> None:
+    """Write the page of each notebook beside it."""
+    for file in map(Path, names):
+        try:
+            read_notebook(file)
+        except PlainError as error:
+            sys.exit(str(error))
+        page = file.with_suffix(".html")
+        page.write_text(render(file), encoding="utf-8")
+        print(f"Written: {page}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
