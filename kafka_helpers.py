@@ -21,13 +21,25 @@ from harness.config import check_parameters, load_config, producer_settings
 from harness.errors import ConfigError
 from harness.measurement import measured
 from harness.read_back import reconcile
-from harness.results import Record, Results, check_folder, load_results, new_folder, newest
+from harness.results import (
+    ASSIGNMENT_KINDS,
+    FURTHER_KINDS,
+    Record,
+    Results,
+    check_folder,
+    load_measurements,
+    load_results,
+    new_folder,
+    newest,
+)
 from harness.runs import BatchTiming, ProducerRun, batches_frame, order_of_runs
 from harness.topics import end_offsets, ensure_topic
 from harness.warm_up import warm_up
 
 # What assignment1.ipynb calls, and the names that other programs rely on.
 __all__ = [
+    "ASSIGNMENT_KINDS",
+    "FURTHER_KINDS",
     "BatchTiming",
     "ConfigError",
     "ProducerRun",
@@ -43,6 +55,7 @@ __all__ = [
     "end_offsets",
     "ensure_topic",
     "load_config",
+    "load_measurements",
     "load_results",
     "make_events",
     "make_messages",

@@ -55,12 +55,12 @@ def reasons(summary: Summary) -> pd.DataFrame:
     columns = {}
     for mode, of_mode in summary.items():
         columns[mode] = {
-            "1. waiting: time of a message (us)": approx(of_mode["message_us"]),
-            "1. waiting: a request is under way for (us)": approx(1000 * of_mode["rtt_ms"]),
+            "1. waiting: time of a message (μs)": approx(of_mode["message_us"]),
+            "1. waiting: a request is under way for (μs)": approx(1000 * of_mode["rtt_ms"]),
             "2. grouping: messages in a request": approx(of_mode["messages_per_request"]),
             "2. grouping: requests in a run": approx(of_mode["requests"]),
             "3. overlap: requests under way at a time": approx(under_way(of_mode)),
-            "processor time of a message (us)": approx(of_mode["cpu_us"]),
+            "processor time of a message (μs)": approx(of_mode["cpu_us"]),
         }
     return pd.DataFrame(columns)
 
@@ -76,6 +76,14 @@ def batches_title(batches: pd.DataFrame) -> str:
         parts.append(f"async hands one over in {approx(handed_over.median())} ms{_steadiness(handed_over)}")
     title = "; ".join(parts) or "no batches"
     return title[0].upper() + title[1:]
+
+
+def batches_caption(batches: pd.DataFrame) -> str:
+    """How to read the figure of all batches."""
+    caption = "Squares: sync. Circles: async. A thin line is one run"
+    if batches.groupby("mode")["run"].nunique().max() > 1:
+        caption += ", the dark line the median of the runs"
+    return f"{caption}. All three panels have one log scale for the time of a batch, in milliseconds."
 
 
 def _steadiness(times: pd.Series) -> str:
