@@ -31,7 +31,8 @@ synchronous one took about {ratio} times as long.
 
 1. *Waiting.* The synchronous producer waits for each acknowledgement before it sends the next message, \
 {duration(sync["message_us"] / 1e6)} for each. The asynchronous one waits once, at the end.
-2. *Grouping.* Its client meanwhile collects messages and sends many in one request, {approx(asyn["messages_per_request"])} \
+2. *Grouping.* Its client meanwhile collects messages and sends many in one request, \
+{approx(asyn["messages_per_request"])} \
 on average. So a run took {approx(asyn["requests"])} requests instead of {approx(sync["requests"])}.
 3. *Overlap.* Handing over goes on while requests are under way, {approx(under_way(asyn))} of them at a time, on \
 average; each partition can have one.
