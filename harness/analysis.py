@@ -31,18 +31,17 @@ synchronous one took about {ratio} times as long.
 
 1. *Waiting.* The synchronous producer waits for each acknowledgement before it sends the next message, \
 {duration(sync["message_us"] / 1e6)} for each. The asynchronous one waits once, at the end.
-2. *Grouping.* Its client meanwhile collects messages and sends many in one request, \
-{approx(asyn["messages_per_request"])} \
-on average. So a run took {approx(asyn["requests"])} requests instead of {approx(sync["requests"])}.
-3. *Overlap.* Handing over goes on while requests are under way, {approx(under_way(asyn))} of them at a time, on \
-average; each partition can have one.
+2. *Grouping.* Its client meanwhile collects messages and sends many in one request: a run took \
+{asyn["requests"]:,.0f} requests instead of {sync["requests"]:,.0f}.
+3. *Overlap.* Handing over goes on while requests are under way, on average {approx(under_way(asyn))} at a time; \
+each partition can have one.
 
 **The asynchronous producer** has a high throughput at any distance from the cluster, and its few large requests are \
 easy on the broker. But errors come later, in a callback that somebody has to look at, and what is still queued is \
 lost if the program dies.
 
-**The synchronous producer** knows the fate of each message before the next step, and risks one message at most when \
-the program dies. But it sends at most one message a round trip, so that a slow network stops the program, and a \
+**The synchronous producer** knows the fate of each message before the next step, and risks only one message when \
+the program dies. But it sends at most one message a round trip, so a slow network stops the program; and a \
 request for each message is the most expensive way for network and broker."""
 
 
@@ -59,7 +58,7 @@ def reasons(summary: Summary) -> pd.DataFrame:
             "1. waiting: time of a message (μs)": approx(of_mode["message_us"]),
             "1. waiting: a request is under way for (μs)": approx(1000 * of_mode["rtt_ms"]),
             "2. grouping: messages in a request": approx(of_mode["messages_per_request"]),
-            "2. grouping: requests in a run": approx(of_mode["requests"]),
+            "2. grouping: requests in a run": f"{of_mode['requests']:,.0f}",
             "3. overlap: requests under way at a time": approx(under_way(of_mode)),
             "processor time of a message (μs)": approx(of_mode["cpu_us"]),
         }

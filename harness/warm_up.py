@@ -41,7 +41,7 @@ def warm_up(
     produce_async: Produce,
     produce_sync: Produce,
     *,
-    leg_s: float = 3.0,
+    leg_s: float = 2.0,
 ) -> tuple[float, float]:
     """Warm the cluster up; then see how long a synchronous message takes.
 

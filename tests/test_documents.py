@@ -1,15 +1,17 @@
 """README, answers and Makefile agree with each other and with the repository."""
 
 import ast
-import json
+import inspect
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+import kafka_helpers as kh
 from harness import report
-from harness.results import newest
+from harness.results import load_measurements, newest
+from local_kafka import LocalKafka
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,25 +41,21 @@ def test_readme_names_targets_and_files_that_exist():
 
 @pytest.mark.published
 def test_readme_says_what_was_measured():
-    """In words such as "about 40 times as fast": first of the newest local measurement, then of the rehearsal."""
-    stated = [float(number.replace(",", "")) for number in re.findall(r"about ([\d.,]+) times as fast", README)]
-    times = [report.summarize(newest([kind], parent=ROOT / "results").runs) for kind in ("local", "distant")]
-    measured = [each["sync"]["time_s"] / each["async"]["time_s"] for each in times]
-    assert stated == pytest.approx(measured, rel=0.1)
-    assert stated == [report.rounded(number) for number in stated], "rounded to two digits"
-
-
-def lines_of(*patterns: str) -> int:
-    return sum(len(path.read_text(encoding="utf-8").splitlines()) for each in patterns for path in ROOT.glob(each))
-
-
-def test_the_product_stays_small():
-    """Besides the tests, the tests, and in the cells of going_further.ipynb."""
-    product = lines_of("*.py", "harness/*.py", "local_kafka/*.py", "benchmarks/*.py")
-    cells = json.loads((ROOT / "going_further.ipynb").read_text(encoding="utf-8"))["cells"]
-    further = sum(len(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    tests = lines_of("tests/*.py")
-    assert product <= 3_000 and tests <= 3_500 and further <= 300, (product, tests, further)
+    """Costs of a message and ratio of the newest local measurement, the rehearsal's ratio, the range of all known."""
+    local, distant = (newest([kind], parent=ROOT / "results") for kind in ("local", "distant"))
+    of_mode = report.summarize(local.runs)
+    costs = re.search(r"costs the asynchronous producer (\S+) microseconds and the synchronous one (\S+):", README)
+    assert list(costs.groups()) == [report.approx(of_mode[mode]["message_us"]) for mode in ("async", "sync")]
+    ratios = []
+    for results in (local, distant):
+        summary = report.summarize(results.runs)
+        ratios.append(report.approx(report.quotient(summary["sync"]["time_s"], summary["async"]["time_s"])))
+    assert re.findall(r"about ([\d.,]+) times as fast", README) == ratios
+    known = report.compare_measurements(load_measurements(ROOT / "results" / "measurements.csv"))["times as fast"]
+    number, low, high = re.search(r"In (\d+) whole measurements .* from (\S+) to (\S+) \(", README).groups()
+    assert (int(number), low, high) == (len(known), report.approx(known.min()), report.approx(known.max()))
+    for results in (local, distant):
+        assert results.folder.name in README
 
 
 def imported(path: Path) -> set[str]:
@@ -87,9 +85,39 @@ def test_imports_run_one_way():
         assert imported(file) <= {"local_kafka"}, file
 
 
+STAY = {
+    kh.load_config: ["properties='client.properties'", "env='.env'"],
+    kh.ensure_topic: ["config", "topic"],
+    kh.produce_async: ["config", "topic", "messages", "*, batch_size=500"],
+    kh.produce_sync: ["config", "topic", "messages", "*, batch_size=500"],
+    kh.make_messages: ["run_id", "count"],
+    kh.batches_frame: ["runs"],
+    kh.read_back: ["config", "topic", "sent", "*, undelivered=None", "start=None"],
+    LocalKafka: ["brokers=1", "*, distance_ms=0"],
+}
+
+
+@pytest.mark.parametrize("function", STAY, ids=lambda function: function.__name__)
+def test_names_that_other_programs_call_stay_with_their_signatures(function):
+    """More may be added behind, with defaults."""
+    signature = inspect.signature(function)
+    without_types = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()]
+    plain = str(signature.replace(parameters=without_types, return_annotation=inspect.Signature.empty))
+    assert plain.startswith(f"({', '.join(STAY[function])}"), plain
+    added = list(signature.parameters.values())[len(STAY[function]) :]
+    assert all(each.default is not inspect.Parameter.empty for each in added), added
+
+
+def test_the_students_module_offers_what_the_notebook_calls_and_the_names_that_stay():
+    source = (ROOT / "assignment1.ipynb").read_text(encoding="utf-8")
+    called = set(re.findall(r"\bkh\.(\w+)", source))
+    stay = {function.__name__ for function in STAY if function is not LocalKafka}
+    assert set(kh.__all__) == called | stay | {"BatchTiming", "ProducerRun"}
+
+
 def test_requirements_are_pinned_with_a_reason():
     for file in (ROOT / "requirements.txt", *ROOT.glob("*/requirements.txt")):
-        for line in file.read_text().splitlines():
+        for line in file.read_text(encoding="utf-8").splitlines():
             assert re.fullmatch(r"#.*|-r \S+|[\w-]+==[\w.]+ +# .+", line), line
 
 
@@ -120,5 +148,13 @@ def test_no_credentials_in_git(tmp_path):
 
 
 def test_ci_runs_the_tests_and_checks_what_is_published():
-    for file in (".ci/run", ".github/workflows/tests.yml"):
-        assert {"make test", "make check-published"} <= set(re.findall(r"make [a-z-]+", (ROOT / file).read_text()))
+    lines = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
+    assert {"make test", "make check-published"} <= {line.split("#")[0].strip() for line in lines}
+    steps = re.findall(r"- run: (.*)", (ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))
+    assert "make test" in steps and "make check-published" in steps
+
+
+def test_the_owners_packages_are_required():
+    required = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    for package in ("confluent-kafka", "matplotlib", "pandas", "jupyter", "python-dotenv"):
+        assert re.search(rf"(?m)^{package}==", required), package
