@@ -36,13 +36,14 @@ synchronous one took about {ratio} times as long.
 3. *Overlap.* Handing over goes on while requests are under way, on average {approx(under_way(asyn))} at a time; \
 each partition can have one.
 
-**The asynchronous producer** has a high throughput at any distance from the cluster, and its few large requests are \
-easy on the broker. But errors come later, in a callback that somebody has to look at, and what is still queued is \
-lost if the program dies.
+**Advantages and disadvantages:**
 
-**The synchronous producer** knows the fate of each message before the next step, and risks only one message when \
-the program dies. But it sends at most one message a round trip, so a slow network stops the program; and a \
-request for each message is the most expensive way for network and broker."""
+- *Asynchronous*, for: high throughput at any distance from the cluster; few large requests, which are easy on the \
+broker. Against: errors come later, in a callback that somebody has to look at; what is still queued is lost if the \
+program dies.
+- *Synchronous*, for: the program knows the fate of each message before its next step; only one message is at risk \
+when the program dies. Against: at most one message a round trip, so a slow network stops the program; a request for \
+each message, the most expensive way for network and broker."""
 
 
 def under_way(of_mode: Mapping[str, float]) -> float:
