@@ -200,7 +200,7 @@ import sys
 from pathlib import Path
 from harness.results import Record, Results
 from harness.runs import BatchTiming, ProducerRun
-run = ProducerRun("async", batches=[BatchTiming(500, 0.001, 0.002, 500)] * 2_000, wait_quantiles_s=[0.1] * 201)
+run = ProducerRun("async", batches=[BatchTiming(500, 0.001, 0.002, 500)] * 500, wait_quantiles_s=[0.1] * 201)
 results = Results(Path(sys.argv[1]), Record(), [run])
 while True:
     results.save()
