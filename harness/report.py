@@ -135,7 +135,7 @@ def interval_by_runs(results: Results) -> pd.DataFrame:
             ratio, low, high = ratio_of_medians(slow, fast, (blocks, 4 * blocks))
             half_width = (rounded(high) - rounded(low)) / 2 / rounded(ratio)
             rows.append((4 * blocks, blocks, rounded(low), rounded(high), f"{half_width:.0%}"))
-    return pd.DataFrame(rows, columns=["asynchronous runs", "synchronous runs", "from", "to", "half of it, relative"])
+    return pd.DataFrame(rows, columns=["async runs", "sync runs", "from (times)", "to (times)", "plus or minus"])
 
 
 # --- Predictions ------------------------------------------------------------------------------------------------------
@@ -187,8 +187,8 @@ def finding(results: Results, known: pd.DataFrame | None = None) -> str:
 def _interruption(results: Results) -> str:
     if results.state != "interrupted":
         return ""
-    begun, planned = len(results.runs), results.record.planned_runs
-    return f"The measurement was interrupted: {quantity(begun, 'run')} of {max(begun, planned)} begun. "
+    planned = max(results.record.planned_runs, len(results.runs))
+    return f"The measurement was interrupted: {len(results.runs)} of {planned} runs were begun. "
 
 
 def _comparison(results: Results, summary: dict[str, dict[str, float]]) -> str:
@@ -267,13 +267,14 @@ def standing(results: Results, known: pd.DataFrame | None) -> str:
         return ""
     ratio = quotient(summary["sync"]["time_s"], summary["async"]["time_s"])
     lowest, highest = others["times as fast"].min(), others["times as fast"].max()
-    place = "between the lowest and the highest of"
+    place = "between the lowest and the highest"
     if ratio < lowest:
-        place = "below all"
+        place = "below all of them"
     if ratio > highest:
-        place = "above all"
+        place = "above all of them"
     number = quantity(len(others), "other known measurement")
-    return f"That is {place} {number}: {approx(lowest)} to {approx(highest)} times."
+    kinds = quantity(others["processor"].nunique(), "kind")
+    return f"{number} on {kinds} of processor gave {approx(lowest)} to {approx(highest)} times; this one is {place}."
 
 
 # --- What speaks against it ------------------------------------------------------------------------------------------
@@ -288,12 +289,15 @@ def doubts(runs: Sequence[ProducerRun]) -> list[str]:
 
 
 def incomplete(runs: Sequence[ProducerRun]) -> list[str]:
-    """The runs that were stopped, or of which messages failed."""
-    return [
-        f"Run {number} ({run.mode}) is incomplete, and left out of the averages: {outcome(run)}."
-        for number, run in enumerate(runs, start=1)
-        if not run.complete
-    ]
+    """The runs that were stopped, or of which messages failed; with what became of the first."""
+    found = [(number, run) for number, run in enumerate(runs, start=1) if not run.complete]
+    if not found:
+        return []
+    number, run = found[0]
+    if len(found) == 1:
+        return [f"Run {number} ({run.mode}) is incomplete, and left out of the averages: {outcome(run)}."]
+    more = f"and {len(found) - 1} more are incomplete, and left out of the averages"
+    return [f"Run {number} ({run.mode}) {more}; of the first, {outcome(run)}."]
 
 
 def throttled(runs: Sequence[ProducerRun]) -> list[str]:
@@ -412,10 +416,10 @@ def where_measured(results: Results) -> str:
     """Where and when the results come from, as a line of Markdown."""
     record = results.record
     return (
-        f"Measured on {record.date[:10]}: {literal(record.cluster)}, {quantity(record.brokers, 'broker')}; "
+        f"*Measured on {record.date[:10]}: {literal(record.cluster)}, {quantity(record.brokers, 'broker')}; "
         f"{quantity(record.cores, 'core')} ({literal(record.cpu)}), {literal(record.os)}, "
         f"Python {literal(record.python)}, confluent-kafka {literal(record.confluent_kafka)}; "
-        f"load average before {record.load_average}. Data: {literal(results.folder.as_posix())}."
+        f"load average before {record.load_average}. Data: {literal(results.folder.as_posix())}.*"
     )
 
 

@@ -50,7 +50,8 @@ def test_who_divides_the_printed_numbers_gets_the_printed_ones(seed):
     text = report.finding(measured(*runs_in_blocks(seed)))
     numbers = (
         r"costs it (\S+) microseconds, the synchronous one (\S+) microseconds\. "
-        r"20,000 messages take (\S+) s and (\S+) s: about (\S+) times as fast on this machine \(medians of 24 and 6 runs\)\.\*\* .* give (\S+) to (\S+) times"
+        r"20,000 messages take (\S+) s and (\S+) s: about (\S+) times as fast on this machine "
+        r"\(medians of 24 and 6 runs\)\.\*\* .* give (\S+) to (\S+) times"
     )
     cost, more, fast, slow, ratio, low, high = map(float, re.search(numbers, text).groups())
     assert report.rounded(slow / fast) == report.quotient(slow, fast) == ratio
@@ -74,13 +75,15 @@ def test_at_a_distance_the_place_is_said():
 
 
 @pytest.mark.parametrize(
-    ("times", "place"), [(10, "below all"), (50, "between the lowest and the highest of"), (200, "above all")]
+    ("times", "place"),
+    [(10, "below all of them"), (50, "between the lowest and the highest"), (200, "above all of them")],
 )
 def test_where_a_result_stands_among_known_ones(times, place):
     results = measured(a_run("async", 0.1), a_run("sync", 0.1 * times))
-    assert f"That is {place} 18 other known measurements: 35 to 97 times." in report.finding(results, KNOWN)
+    known = "known measurements on 2 kinds of processor gave"
+    assert f"18 other {known} 35 to 97 times; this one is {place}." in report.finding(results, KNOWN)
     results.folder = Path("results/2026-11-26_20-15-56_local")  # it was 35 times
-    assert "17 other known measurements: 41 to 97 times." in report.finding(results, KNOWN)
+    assert f"17 other {known} 41 to 97 times;" in report.finding(results, KNOWN)
     fewer = a_run("async", 0.1, batch_times=[0.1])
     assert report.standing(measured(fewer, a_run("sync", 1.0)), KNOWN) == "", "of another size"
 
@@ -97,8 +100,8 @@ def test_known_measurements_have_a_row_each():
 
 def test_more_runs_buy_a_narrower_interval():
     table = report.interval_by_runs(measured(*runs_in_blocks(1)))
-    widths = [float(width.rstrip("%")) for width in table["half of it, relative"]]
-    assert widths == sorted(widths, reverse=True) and table["asynchronous runs"].tolist() == [4, 12, 24, 48, 96]
+    widths = [float(width.rstrip("%")) for width in table["plus or minus"]]
+    assert widths == sorted(widths, reverse=True) and table["async runs"].tolist() == [4, 12, 24, 48, 96]
     assert report.interval_by_runs(measured(a_run("async", 1.0))).empty
 
 
@@ -108,11 +111,10 @@ def test_an_estimate_that_missed_is_said_to_have_missed():
     assert "no complete synchronous run" in report.estimate_check(measured(a_run("async", 1.0), estimated_s=1.0))
 
 
-@pytest.mark.parametrize("begun", range(3))
-def test_an_interrupted_measurement_says_so_first(begun):
-    runs = [a_run("async", 1.0), a_run("sync", 2.0), a_run("async", 1.0, stopped=INTERRUPTED)][:begun]
+def test_an_interrupted_measurement_says_so_first():
+    runs = [a_run("async", 1.0), a_run("sync", 2.0), a_run("async", 1.0, stopped=INTERRUPTED)]
     text = report.finding(measured(*runs, planned_runs=30, num_messages=20_000))
-    assert text.startswith(f"**The measurement was interrupted: {begun} run{'' if begun == 1 else 's'} of 30 begun. ")
+    assert text.startswith("**The measurement was interrupted: 3 of 30 runs were begun. The asynchronous producer is")
 
 
 # --- What speaks against it ------------------------------------------------------------------------------------------
@@ -142,6 +144,7 @@ def test_steady_runs_rarely_count_as_drifting():
     assert 0 < sum(bool(report.drift(runs)) for runs in steady) < 24  # 10 are expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=8))
 def test_rank_correlation(pairs):
     first, second = [one for one, _ in pairs], [other for _, other in pairs]
@@ -217,6 +220,7 @@ def test_processor_time_of_a_message():
     assert [of_mode["cpu_us"] for of_mode in report.summarize(runs).values()] == [3.0, 60.0]
 
 
+@settings(deadline=None)
 @given(st.floats(1e-6, 1e9), st.floats(1e-6, 1e9))
 def test_two_digits_are_shown(value, other):
     assert float(report.approx(value).replace(",", "")) == report.rounded(value) == pytest.approx(value, rel=0.0501)
@@ -238,6 +242,7 @@ ranges = st.tuples(numbers, numbers).map(sorted).map(tuple)
 VERDICTS = ("as predicted", "not as predicted", "not decided")
 
 
+@settings(deadline=None)
 @given(ranges, ranges)
 def test_verdict(measured_range, predicted):
     said = report.verdict(measured_range, predicted)
@@ -251,6 +256,7 @@ def test_verdict(measured_range, predicted):
     assert report.verdict(measured_range, (-math.inf, math.inf)) == "as predicted"
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(VERDICTS)))
 def test_a_prediction_of_several_parts_is_as_its_worst(parts):
     worst = max(parts, key=("as predicted", "not decided", "not as predicted").index, default="as predicted")
