@@ -12,7 +12,7 @@ import numpy
 import pandas as pd
 
 from harness.results import Results
-from harness.runs import NEAR_MS, ProducerRun, literal, outcome, quantity
+from harness.runs import NEAR_MS, ProducerRun, outcome, printable, quantity
 
 FULL_NAME = {"async": "asynchronous", "sync": "synchronous"}
 CLEARLY = 1.1  # times as fast: less than that is called no difference
@@ -295,9 +295,9 @@ def incomplete(runs: Sequence[ProducerRun]) -> list[str]:
         return []
     number, run = found[0]
     if len(found) == 1:
-        return [f"Run {number} ({run.mode}) is incomplete, and left out of the averages: {outcome(run)}."]
+        return [f"Run {number} ({run.mode}) is incomplete, and left out of the averages: {literal(outcome(run))}."]
     more = f"and {len(found) - 1} more are incomplete, and left out of the averages"
-    return [f"Run {number} ({run.mode}) {more}; of the first, {outcome(run)}."]
+    return [f"Run {number} ({run.mode}) {more}; of the first: {literal(outcome(run))}."]
 
 
 def throttled(runs: Sequence[ProducerRun]) -> list[str]:
@@ -410,6 +410,12 @@ def odd_batches(results: Results) -> str:
 
 
 # --- Other sentences -------------------------------------------------------------------------------------------------
+
+
+def literal(text: str) -> str:
+    """A text of another program's or a file's, in backquotes: where Markdown is shown, nothing in it is markup."""
+    shown = printable(text).replace("`", "'")
+    return f"`{shown or '?'}`"
 
 
 def where_measured(results: Results) -> str:
