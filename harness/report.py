@@ -302,20 +302,18 @@ def incomplete(runs: Sequence[ProducerRun]) -> list[str]:
 
 def throttled(runs: Sequence[ProducerRun]) -> list[str]:
     """The runs that the cluster held back."""
-    return [
-        f"Run {number} was throttled by the cluster, which limits how much it takes."
-        for number, run in enumerate(runs, start=1)
-        if run.network.get("throttle_ms")
-    ]
+    numbers = [str(number) for number, run in enumerate(runs, start=1) if run.network.get("throttle_ms")]
+    return [f"The cluster throttled run {', '.join(numbers)}: it limits how much it takes."] if numbers else []
 
 
 def standing_out(runs: Sequence[ProducerRun]) -> list[str]:
     """The runs that took much longer than the others of their mode."""
     sentences = []
-    for number, run in enumerate(runs, start=1):
-        times = run_times(runs, run.mode)
-        if run.complete and times and run.elapsed_s >= STANDS_OUT * median(times):
-            sentences.append(f"Run {number} took at least twice the median of the {run.mode} runs.")
+    for mode in FULL_NAME:
+        times = run_times(runs, mode)
+        slow = [str(n) for n, run in complete_runs(runs, mode).items() if run.elapsed_s >= STANDS_OUT * median(times)]
+        if slow:
+            sentences.append(f"Run {', '.join(slow)} took at least twice the median of the {mode} runs.")
     return sentences
 
 
@@ -340,7 +338,7 @@ def drift(runs: Sequence[ProducerRun]) -> list[str]:
 def rank_correlation(first: Iterable[float], second: Iterable[float]) -> tuple[float, float]:
     """Spearman's rank correlation of paired values, and how often chance alone brings one as far from 0.
 
-    That probability is counted in 10,000 random orders with a fixed seed. (0, 1) where nothing can be correlated.
+    That is counted in 10,000 random orders, with a fixed seed, and the given one. (0, 1) where all values are equal.
     """
     ranks = [pd.Series(values, dtype=float).rank().to_numpy() for values in (first, second)]
     one, other = (values - values.mean() if len(values) else values for values in ranks)
@@ -350,7 +348,7 @@ def rank_correlation(first: Iterable[float], second: Iterable[float]) -> tuple[f
     shuffled = numpy.random.default_rng(7).permuted(numpy.tile(other, (10_000, 1)), axis=1)
     correlation = one @ other / scale
     as_far = numpy.abs(shuffled @ one) >= abs(one @ other) * (1 - 1e-9)
-    return float(correlation), float(as_far.mean())
+    return float(correlation), (int(as_far.sum()) + 1) / (len(as_far) + 1)
 
 
 # --- What varies, and why --------------------------------------------------------------------------------------------

@@ -168,7 +168,7 @@ def test_what_stands_out_or_was_throttled_or_failed_is_said():
     assert report.doubts(runs) == [
         "Run 4 (sync) is incomplete, and left out of the averages: `19,998 messages acknowledged, 2 failed; "
         "2 with 'Local: Message timed out'`.",
-        "Run 2 was throttled by the cluster, which limits how much it takes.",
+        "The cluster throttled run 2: it limits how much it takes.",
         "Run 3 took at least twice the median of the sync runs.",
     ]
     text = report.finding(measured(a_run("async", 1.0), failed))
@@ -245,13 +245,13 @@ VERDICTS = ("as predicted", "not as predicted", "not decided")
 @settings(deadline=None)
 @given(ranges, ranges)
 def test_verdict(measured_range, predicted):
-    said = report.verdict(measured_range, predicted)
-    assert said in VERDICTS
+    found = report.verdict(measured_range, predicted)
+    assert found in VERDICTS
     values = [*measured_range, measured_range[0] / 2 + measured_range[1] / 2]
     within = [predicted[0] <= value <= predicted[1] for value in values if not math.isnan(value)]
-    if said == "as predicted":
+    if found == "as predicted":
         assert all(within)
-    if said == "not as predicted":
+    if found == "not as predicted":
         assert not any(within) and report.verdict(predicted, measured_range) == "not as predicted"
     assert report.verdict(measured_range, (-math.inf, math.inf)) == "as predicted"
 
