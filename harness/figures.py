@@ -45,11 +45,10 @@ def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:
     caption = "The rate of each run, in the order in which they ran, on a log scale."
     for mode in ("async", "sync"):
         rates = {number: run.response_rate for number, run in complete_runs(runs, mode).items()}
-        if not rates:
-            continue
         axes.plot(list(rates), list(rates.values()), MARKERS[mode], color=COLOURS[mode], label=mode)
-        low, high = approx(min(rates.values())), approx(max(rates.values()))
-        caption += f" {mode.capitalize()}: {low} to {high} messages / s."
+        if rates:
+            low, high = approx(min(rates.values())), approx(max(rates.values()))
+            caption += f" {mode.capitalize()}: {low} to {high} messages / s."
     axes.set(yscale="log", xlim=(0, len(runs) + 1))
     title = "The runs drift, or one stands out" if doubts(runs) else "No drift was noticed, and no run stands out"
     label(axes, title, "run, in the order of time", "messages / s")

@@ -12,7 +12,7 @@ import numpy
 import pandas as pd
 
 from harness.results import Results
-from harness.runs import NEAR_MS, ProducerRun, literal, outcome, quantity
+from harness.runs import NEAR_MS, ProducerRun, outcome, printable, quantity
 
 FULL_NAME = {"async": "asynchronous", "sync": "synchronous"}
 CLEARLY = 1.1  # times as fast: less than that is called no difference
@@ -135,7 +135,7 @@ def interval_by_runs(results: Results) -> pd.DataFrame:
             ratio, low, high = ratio_of_medians(slow, fast, (blocks, 4 * blocks))
             half_width = (rounded(high) - rounded(low)) / 2 / rounded(ratio)
             rows.append((4 * blocks, blocks, rounded(low), rounded(high), f"{half_width:.0%}"))
-    return pd.DataFrame(rows, columns=["asynchronous runs", "synchronous runs", "from", "to", "half of it, relative"])
+    return pd.DataFrame(rows, columns=["async runs", "sync runs", "from (times)", "to (times)", "plus or minus"])
 
 
 # --- Predictions ------------------------------------------------------------------------------------------------------
@@ -187,8 +187,8 @@ def finding(results: Results, known: pd.DataFrame | None = None) -> str:
 def _interruption(results: Results) -> str:
     if results.state != "interrupted":
         return ""
-    begun, planned = len(results.runs), results.record.planned_runs
-    return f"The measurement was interrupted: {quantity(begun, 'run')} of {max(begun, planned)} begun. "
+    planned = max(results.record.planned_runs, len(results.runs))
+    return f"The measurement was interrupted: {len(results.runs)} of {planned} runs were begun. "
 
 
 def _comparison(results: Results, summary: dict[str, dict[str, float]]) -> str:
@@ -267,13 +267,14 @@ def standing(results: Results, known: pd.DataFrame | None) -> str:
         return ""
     ratio = quotient(summary["sync"]["time_s"], summary["async"]["time_s"])
     lowest, highest = others["times as fast"].min(), others["times as fast"].max()
-    place = "between the lowest and the highest of"
+    place = "between the lowest and the highest"
     if ratio < lowest:
-        place = "below all"
+        place = "below all of them"
     if ratio > highest:
-        place = "above all"
+        place = "above all of them"
     number = quantity(len(others), "other known measurement")
-    return f"That is {place} {number}: {approx(lowest)} to {approx(highest)} times."
+    kinds = quantity(others["processor"].nunique(), "kind")
+    return f"{number} on {kinds} of processor gave {approx(lowest)} to {approx(highest)} times; this one is {place}."
 
 
 # --- What speaks against it ------------------------------------------------------------------------------------------
@@ -288,30 +289,31 @@ def doubts(runs: Sequence[ProducerRun]) -> list[str]:
 
 
 def incomplete(runs: Sequence[ProducerRun]) -> list[str]:
-    """The runs that were stopped, or of which messages failed."""
-    return [
-        f"Run {number} ({run.mode}) is incomplete, and left out of the averages: {outcome(run)}."
-        for number, run in enumerate(runs, start=1)
-        if not run.complete
-    ]
+    """The runs that were stopped, or of which messages failed; with what became of the first."""
+    found = [(number, run) for number, run in enumerate(runs, start=1) if not run.complete]
+    if not found:
+        return []
+    number, run = found[0]
+    if len(found) == 1:
+        return [f"Run {number} ({run.mode}) is incomplete, and left out of the averages: {literal(outcome(run))}."]
+    more = f"and {len(found) - 1} more are incomplete, and left out of the averages"
+    return [f"Run {number} ({run.mode}) {more}; of the first: {literal(outcome(run))}."]
 
 
 def throttled(runs: Sequence[ProducerRun]) -> list[str]:
     """The runs that the cluster held back."""
-    return [
-        f"Run {number} was throttled by the cluster, which limits how much it takes."
-        for number, run in enumerate(runs, start=1)
-        if run.network.get("throttle_ms")
-    ]
+    numbers = [str(number) for number, run in enumerate(runs, start=1) if run.network.get("throttle_ms")]
+    return [f"The cluster throttled run {', '.join(numbers)}: it limits how much it takes."] if numbers else []
 
 
 def standing_out(runs: Sequence[ProducerRun]) -> list[str]:
     """The runs that took much longer than the others of their mode."""
     sentences = []
-    for number, run in enumerate(runs, start=1):
-        times = run_times(runs, run.mode)
-        if run.complete and times and run.elapsed_s >= STANDS_OUT * median(times):
-            sentences.append(f"Run {number} took at least twice the median of the {run.mode} runs.")
+    for mode in FULL_NAME:
+        times = run_times(runs, mode)
+        slow = [str(n) for n, run in complete_runs(runs, mode).items() if run.elapsed_s >= STANDS_OUT * median(times)]
+        if slow:
+            sentences.append(f"Run {', '.join(slow)} took at least twice the median of the {mode} runs.")
     return sentences
 
 
@@ -336,7 +338,7 @@ def drift(runs: Sequence[ProducerRun]) -> list[str]:
 def rank_correlation(first: Iterable[float], second: Iterable[float]) -> tuple[float, float]:
     """Spearman's rank correlation of paired values, and how often chance alone brings one as far from 0.
 
-    That probability is counted in 10,000 random orders with a fixed seed. (0, 1) where nothing can be correlated.
+    That is counted in 10,000 random orders, with a fixed seed, and the given one. (0, 1) where all values are equal.
     """
     ranks = [pd.Series(values, dtype=float).rank().to_numpy() for values in (first, second)]
     one, other = (values - values.mean() if len(values) else values for values in ranks)
@@ -346,7 +348,7 @@ def rank_correlation(first: Iterable[float], second: Iterable[float]) -> tuple[f
     shuffled = numpy.random.default_rng(7).permuted(numpy.tile(other, (10_000, 1)), axis=1)
     correlation = one @ other / scale
     as_far = numpy.abs(shuffled @ one) >= abs(one @ other) * (1 - 1e-9)
-    return float(correlation), float(as_far.mean())
+    return float(correlation), (int(as_far.sum()) + 1) / (len(as_far) + 1)
 
 
 # --- What varies, and why --------------------------------------------------------------------------------------------
@@ -408,14 +410,20 @@ def odd_batches(results: Results) -> str:
 # --- Other sentences -------------------------------------------------------------------------------------------------
 
 
+def literal(text: str) -> str:
+    """A text of another program's or a file's, in backquotes: where Markdown is shown, nothing in it is markup."""
+    shown = printable(text).replace("`", "'")
+    return f"`{shown or '?'}`"
+
+
 def where_measured(results: Results) -> str:
     """Where and when the results come from, as a line of Markdown."""
     record = results.record
     return (
-        f"Measured on {record.date[:10]}: {literal(record.cluster)}, {quantity(record.brokers, 'broker')}; "
+        f"*Measured on {record.date[:10]}: {literal(record.cluster)}, {quantity(record.brokers, 'broker')}; "
         f"{quantity(record.cores, 'core')} ({literal(record.cpu)}), {literal(record.os)}, "
         f"Python {literal(record.python)}, confluent-kafka {literal(record.confluent_kafka)}; "
-        f"load average before {record.load_average}. Data: {literal(results.folder.as_posix())}."
+        f"load average before {record.load_average}. Data: {literal(results.folder.as_posix())}.*"
     )
 
 

@@ -33,7 +33,7 @@ MEASUREMENTS_CSV = "results/measurements.csv"
 # What a saved file may hold, beside what a run may.
 Kind = Annotated[str, msgspec.Meta(pattern=rf"\A({'|'.join((*ASSIGNMENT_KINDS, *FURTHER_KINDS))})?\Z")]
 Moment = Annotated[str, msgspec.Meta(pattern=r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00\Z")]
-TableName = Annotated[str, msgspec.Meta(pattern=r"\A[a-z_]+\Z")]  # also the name of a file
+TableName = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_]+\Z")]  # also the name of a file
 Table = dict[str, list[str | int | float | bool | None]]
 
 
@@ -107,7 +107,7 @@ class Results:
             ) from None
 
     def add_table(self, name: str, table: pd.DataFrame) -> None:
-        """Take in a further table, and save. Its name is a word of small letters and underscores."""
+        """Take in a further table, and save. Its name has small letters, digits and underscores."""
         self.tables[name] = table
         self.save()
 
@@ -209,8 +209,8 @@ class _Saved:
     runs: list[ProducerRun]
 
 
-def load_results(folder: str | Path, kinds: Collection[str] = (*ASSIGNMENT_KINDS, *FURTHER_KINDS, "")) -> Results:
-    """Read what :class:`Results` saved; of these kinds only, which say which notebook draws it.
+def load_results(folder: str | Path, kinds: Collection[str] | None = None) -> Results:
+    """Read what :class:`Results` saved; where kinds are given, of these only, since each notebook draws its own.
 
     Raises:
         ResultsError: it is missing, is of another kind, or isn't as it was saved.
@@ -230,10 +230,11 @@ def load_results(folder: str | Path, kinds: Collection[str] = (*ASSIGNMENT_KINDS
     except (ValueError, RecursionError):
         problem = "is not as it was saved, or by another version of this program"
         raise ResultsError(f"{name}/results.json {problem}; restore it, or measure again.") from None
-    if results.record.kind not in kinds:
-        further = results.record.kind in FURTHER_KINDS
-        notebook, parameter = ("going_further", "saved_further") if further else ("assignment1", "saved_run")
-        raise ResultsError(f"{name} is drawn by {notebook}.ipynb: set {parameter} to it there, or name another folder.")
+    if kinds is not None and results.record.kind not in kinds:
+        notebook = "assignment1.ipynb, where saved_run"
+        if results.record.kind in FURTHER_KINDS:
+            notebook = "going_further.ipynb, where saved_further"
+        raise ResultsError(f"{name} is drawn by {notebook} names it; name another folder here.")
     return results
 
 

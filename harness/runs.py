@@ -104,9 +104,9 @@ def require_complete(run: ProducerRun) -> ProducerRun:
 def outcome(run: ProducerRun) -> str:
     """What became of an incomplete run's messages, as a clause."""
     parts = [f"{quantity(run.acknowledged, 'message')} acknowledged, {run.failed:,} failed"]
-    parts += [f"{count:,} with {literal(reason)}" for reason, count in run.errors.items()]
+    parts += [f"{count:,} with {reason!r}" for reason, count in run.errors.items()]
     if run.stopped:
-        parts.append(f"stopped: {literal(run.stopped)}")
+        parts.append(f"stopped: {run.stopped}")
     return "; ".join(parts)
 
 
@@ -118,12 +118,6 @@ def quantity(number: int, thing: str) -> str:
 def printable(text: str) -> str:
     """The text without what would steer a terminal or can't be written."""
     return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def literal(text: str) -> str:
-    """A text of another program's or a file's, in backquotes: where Markdown is shown, nothing in it is markup."""
-    shown = printable(text).replace("`", "'")
-    return f"`{shown or '?'}`"
 
 
 def rounds(number: int, things: Iterable[Thing]) -> Iterator[tuple[int, Thing]]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kafka_helpers as kh
@@ -26,6 +26,7 @@ events = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(events)
 def test_json_and_back(event):
     assert kh.decode(kh.encode(event)) == event
