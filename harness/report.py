@@ -21,6 +21,8 @@ SLOW_START = 1.5  # a batch that took so many times the median of its run,
 SLOW_BATCHES = 3  # and so many of them at its beginning
 DRIFT_P = 0.05  # a rank correlation that chance brings less often than so is a drift: in one of 20 steady sequences
 
+MARKUP = str.maketrans({sign: f"&#{ord(sign)};" for sign in r"<>&`*[]|\$~"})
+
 # --- Rounding: one way, everywhere -----------------------------------------------------------------------------------
 
 
@@ -411,9 +413,8 @@ def odd_batches(results: Results) -> str:
 
 
 def literal(text: str) -> str:
-    """A text of another program's or a file's, in backquotes: where Markdown is shown, nothing in it is markup."""
-    shown = printable(text).replace("`", "'")
-    return f"`{shown or '?'}`"
+    """A text of another program's or a file's, with nothing in it that Markdown or HTML would take for markup."""
+    return printable(text).translate(MARKUP) or "?"
 
 
 def where_measured(results: Results) -> str:
