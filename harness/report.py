@@ -21,7 +21,7 @@ SLOW_START = 1.5  # a batch that took so many times the median of its run,
 SLOW_BATCHES = 3  # and so many of them at its beginning
 DRIFT_P = 0.05  # a rank correlation that chance brings less often than so is a drift: in one of 20 steady sequences
 
-MARKUP = str.maketrans({sign: f"&#{ord(sign)};" for sign in r"<>&`*[]|\$~"})
+MARKUP = str.maketrans({sign: f"&#{ord(sign)};" for sign in r"<>&`*[]|\$~#"})
 
 # --- Rounding: one way, everywhere -----------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ import signal
 import uuid
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from harness.topics import ensure_topic
@@ -14,6 +15,8 @@ from local_kafka import LocalKafka, prepare
 def pytest_configure() -> None:
     # A shell that runs the tests in the background has them ignore interrupts; some of them are about interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one is slow
+    hypothesis.settings.load_profile("any machine")
 
 
 def needs_kafka(item: pytest.Item) -> bool:

@@ -106,7 +106,15 @@ def test_the_analysis_is_concise(folder):
     runs = {"local": [a_run("async"), a_run("sync", batches=40)], "distant": [a_run("async"), a_run("sync", batches=9)]}
     written = analysis.concise(Results(Path("nowhere"), Record(folder), runs[folder]))
     assert 150 <= len(written.split()) <= 200
-    for word in ("faster", "Waiting", "Grouping", "Overlap", "Advantages and disadvantages", "*Asynchronous*", "*Synchronous*"):
+    for word in (
+        "faster",
+        "Waiting",
+        "Grouping",
+        "Overlap",
+        "Advantages and disadvantages",
+        "*Asynchronous*",
+        "*Synchronous*",
+    ):
         assert word in written
 
 

@@ -144,7 +144,6 @@ def test_steady_runs_rarely_count_as_drifting():
     assert 0 < sum(bool(report.drift(runs)) for runs in steady) < 24  # 10 are expected
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=8))
 def test_rank_correlation(pairs):
     first, second = [one for one, _ in pairs], [other for _, other in pairs]
@@ -220,7 +219,6 @@ def test_processor_time_of_a_message():
     assert [of_mode["cpu_us"] for of_mode in report.summarize(runs).values()] == [3.0, 60.0]
 
 
-@settings(deadline=None)
 @given(st.floats(1e-6, 1e9), st.floats(1e-6, 1e9))
 def test_two_digits_are_shown(value, other):
     assert float(report.approx(value).replace(",", "")) == report.rounded(value) == pytest.approx(value, rel=0.0501)
@@ -242,7 +240,6 @@ ranges = st.tuples(numbers, numbers).map(sorted).map(tuple)
 VERDICTS = ("as predicted", "not as predicted", "not decided")
 
 
-@settings(deadline=None)
 @given(ranges, ranges)
 def test_verdict(measured_range, predicted):
     found = report.verdict(measured_range, predicted)
@@ -256,7 +253,6 @@ def test_verdict(measured_range, predicted):
     assert report.verdict(measured_range, (-math.inf, math.inf)) == "as predicted"
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(VERDICTS)))
 def test_a_prediction_of_several_parts_is_as_its_worst(parts):
     worst = max(parts, key=("as predicted", "not decided", "not as predicted").index, default="as predicted")
@@ -312,7 +308,7 @@ def test_a_stopped_measurement_can_be_drawn(runs):
     assert text.startswith("**The measurement was interrupted") and "No comparison" in text
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(any_run, max_size=6), st.integers(0, 6))
 def test_any_measurement_can_be_drawn(runs, planned):
     draw_all(measured(*runs, planned_runs=planned))
@@ -321,7 +317,7 @@ def test_any_measurement_can_be_drawn(runs, planned):
 ODD = [None, "many", "", -1, 0, True, [], {}, "../../x", 10**400, 1e300, 2.5]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_whatever_another_program_has_saved_is_refused_or_can_be_drawn(tmp_path_factory, data):
     """With the right digest, but a value somewhere that is odd, missing or under another name."""
@@ -363,7 +359,7 @@ def test_whatever_another_program_has_saved_is_refused_or_can_be_drawn(tmp_path_
         draw_all(results)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text() | st.sampled_from(["<script>x</script>", "`<b>x", "[x](http://a.b)", "$x$", "a\n\n# b", "\x1b[31m"]))
 def test_markup_of_others_is_only_text(text):
     failed = ProducerRun("sync", stopped=text, errors={text: 1})

@@ -83,7 +83,7 @@ def test_files_are_for_others_to_read(saved):
     assert json.loads(digest.decode().rstrip(",") + "}") == {"sha256": hashlib.sha256(rest).hexdigest()}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_whatever_was_changed_is_told_in_a_sentence(tmp_path_factory, data):
     """A byte, the end cut off, or the same content written in another way: the digest is that of the bytes."""
