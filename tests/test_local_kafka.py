@@ -1,12 +1,16 @@
 """The local Kafka: its command, what it writes and takes away again, its distance, and who else can use it."""
 
+import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,13 +19,13 @@ import psutil
 import pytest
 from brokers import kill, new_topic, wait_until_up
 
-from harness.cluster import open_cluster
 from harness.config import ENV_KEYS, load_config
-from harness.errors import ConfigError
 from harness.topics import end_offsets
 from kafka_helpers import make_messages, produce_async, produce_sync, read_back
 from local_kafka import LocalKafka, LocalKafkaError, prepare
-from local_kafka.jars import JARS, KAFKA_ARCHIVE
+from local_kafka.jars import JARS
+from local_kafka.java import JAVA_ARCHIVE, KAFKA_ARCHIVE
+from local_kafka.settings import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-P", "-m", "local_kafka"]
@@ -337,16 +341,3 @@ def test_three_brokers_at_a_distance_are_near_each_other():
         wait_until_up(three.config, 3)
         found = read_back(three.config, topic, {"r": messages, "more": more})
         assert found["received"].tolist() == [20, 2_000] and not found["duplicated"].any()
-
-
-def test_open_cluster_says_which_it_is(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for key in ENV_KEYS:
-        monkeypatch.delenv(key, raising=False)
-    cluster = open_cluster("simulated", rtt_ms=2)
-    assert capsys.readouterr().out == "Cluster: simulated cluster, round trip 2 ms.\n"
-    cluster.close()
-    with pytest.raises(ConfigError, match=r"No credentials found: copy client\.properties\.example"):
-        open_cluster("cloud")
-    with pytest.raises(ConfigError, match="auto, cloud, local, distant, simulated"):
-        open_cluster("clod")
