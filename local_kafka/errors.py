@@ -7,7 +7,6 @@ PORT_TAKEN = "address already in use"
 # What is said by the system or by a process, and what helps.
 REMEDIES = {
     "no space left on device": "make room, or set TMPDIR to a folder with more of it",
-    "no such file or directory": "set TMPDIR to another folder",
     "too many open files": "allow this program more of them, for instance with ulimit -n 1024",
     PORT_TAKEN: "other programs take the ports from 20,000 to 32,767; end one of them",
     "insufficient memory": "end other programs, since each broker needs some 600 MB",
@@ -29,21 +28,25 @@ class PortTakenError(LocalKafkaError):
 def described(error: OSError) -> str:
     """The system's own words, the file if it is about one, and what helps."""
     words = error.strerror or str(error)
-    return _with_remedy(f"{words} ({error.filename})" if error.filename else words)
+    about = f" ({error.filename})" if error.filename else ""
+    return f"{words}{about}; {_remedy(words) or 'set TMPDIR to another folder'}"
 
 
 def last_words(log: Path, *, secret: str) -> str:
-    """What a process wrote into its log before its end, in a line: its first error, or all; and what helps."""
+    """What a process wrote into its log before its end, in a line: what has a remedy, or its first error, or all."""
     if shutil.disk_usage(log.parent).free < LITTLE_SPACE:
-        return _with_remedy(f"No space left on device ({log.parent})")
+        return f"No space left on device ({log.parent}); {REMEDIES['no space left on device']}"
     text = log.read_text(encoding="utf-8", errors="replace").replace(secret, "***")
+    for line in text.splitlines():
+        if remedy := _remedy(line):
+            return f"{line.strip(' .')}; {remedy}"
     first_error = max(text.find(" ERROR "), 0)
     lines = [line for line in text[first_error:].splitlines() if not line.startswith(("\t", "  "))]
-    return _with_remedy(" | ".join(lines[:3]).strip() or "nothing")
+    return " | ".join(lines[:3]).strip(" .") or "nothing"
 
 
-def _with_remedy(words: str) -> str:
+def _remedy(words: str) -> str | None:
     for said, remedy in REMEDIES.items():
         if said in words.lower():
-            return f"{words}; {remedy}"
-    return words
+            return remedy
+    return None
