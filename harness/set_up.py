@@ -57,7 +57,7 @@ def pip_settings() -> dict[str, str]:
             name, _, value = line.partition("=")
             if name.startswith(section):
                 settings[name.removeprefix(section)] = ast.literal_eval(value)
-    return {name: value for name, value in settings.items() if name not in ELSEWHERE}
+    return {name: value for name, value in settings.items() if value and name not in ELSEWHERE}
 
 
 def install(requirements: str) -> bool:
