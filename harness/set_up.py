@@ -48,14 +48,16 @@ def make_venv() -> None:
 
 def pip_settings() -> dict[str, str]:
     """Give what pip's files and variables say, but for where it installs."""
-    listed = subprocess.run([*PIP, "config", "list"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    # Where pip installs for the user only, it would list that user's settings only.
+    environment = os.environ | {"PIP_USER": "0"}
+    listed = subprocess.check_output([*PIP, "config", "list"], env=environment, text=True)
     settings = {}
     for section in ("global.", "install.", ":env:."):  # the later one wins
         for line in listed.splitlines():
             name, _, value = line.partition("=")
             if name.startswith(section):
                 settings[name.removeprefix(section)] = ast.literal_eval(value)
-    return {name: value for name, value in settings.items() if name not in ELSEWHERE}
+    return {name: value for name, value in settings.items() if value and name not in ELSEWHERE}
 
 
 def install(requirements: str) -> bool:
