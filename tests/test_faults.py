@@ -1,5 +1,8 @@
 """Faults while a run goes on, for both producers, on real brokers: each message is accounted for, none twice."""
 
+import contextlib
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -98,6 +101,45 @@ def test_leader_of_three_killed_for_good() -> None:
             check(run, messages, three.config, topic)
             assert run.complete and longest_wait(run) > 1
         assert sum(process.poll() is None for process in three.processes) == 2
+
+
+# --- Connections break -----------------------------------------------------------------------------------------------
+
+
+def break_connections(kafka: LocalKafka) -> int:
+    """Shut down this process's connections to the cluster, behind the client's back; how many there were."""
+    ports = {int(kafka.config["bootstrap.servers"].rpartition(":")[2])}
+    broken = 0
+    for each in psutil.Process().net_connections("tcp"):
+        if each.status == psutil.CONN_ESTABLISHED and each.raddr.port in ports:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(each.fd)) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
+                broken += 1
+    return broken
+
+
+@pytest.mark.parametrize(("produce", "count"), [(produce_async, 150_000), (produce_sync, 4_000)])
+def test_connections_broken_again_and_again(kafka: LocalKafka, topic: str, produce: Callable, count: int) -> None:
+    sent, broken, ended = make_messages("broken", count), [], threading.Event()
+
+    def break_repeatedly() -> None:
+        while len(broken) < 8 and not ended.wait(0.2):
+            broken.append(break_connections(kafka))
+
+    def with_faults() -> Iterator[tuple[bytes, bytes]]:
+        yield from sent[:BATCH]
+        broken.append(break_connections(kafka))
+        breaking.start()
+        yield from sent[BATCH:]
+
+    breaking = threading.Thread(target=break_repeatedly)
+    run = produce(kafka.config, topic, with_faults(), batch_size=BATCH)
+    ended.set()
+    breaking.join()
+    print(f"\n{broken} connections broken")
+    assert sum(map(bool, broken)) >= 2
+    check_accounts(run, "broken", sent, kafka.config, topic)
+    assert run.complete and run.acknowledged == count
 
 
 # --- The cluster never comes back ------------------------------------------------------------------------------------
