@@ -14,7 +14,7 @@ from brokers import admin, check_accounts, freeze, kill, leader, new_topic, thaw
 
 from harness.errors import ClusterError
 from harness.read_back import reconcile
-from harness.runs import ProducerRun, outcome
+from harness.runs import ProducerRun, outcome, require_complete
 from kafka_helpers import encode, make_events, make_messages, produce_async, produce_sync, read_back
 from local_kafka import LocalKafka
 
@@ -193,6 +193,16 @@ def test_messages_larger_than_the_topic_accepts(kafka: LocalKafka, topic: str, p
     check(run, messages, kafka.config, topic)
     assert sorted(run.undelivered) == sorted(messages[number] for number in (50, 150, 250))
     assert outcome(run) == "297 messages acknowledged, 3 failed; 3 with 'Broker: Message size too large'"
+
+
+def test_a_topic_that_takes_no_whole_batch(kafka: LocalKafka) -> None:
+    topic = new_topic(kafka.config, **{"max.message.bytes": "20000"})
+    messages = make_messages("async", 4_000)
+    run = produce_async(kafka.config, topic, messages)
+    check(run, messages, kafka.config, topic)
+    with pytest.raises(ClusterError, match="counts for a whole batch: raise it, or set batch"):
+        require_complete(run)
+    assert produce_async(kafka.config | {"batch.size": "10000"}, topic, messages).complete
 
 
 # --- Load ------------------------------------------------------------------------------------------------------------
