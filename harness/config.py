@@ -91,8 +91,10 @@ def refused_settings(refusal: Exception, settings: Mapping[str, Any]) -> list[st
     text = str(refusal)
     for word, name in CLIENT_WORDS.items():
         text = text.replace(word, name)
-    named = [name for name in settings if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", text)]
-    return named or [name for name in settings if not refusal_of({k: v for k, v in settings.items() if k != name})]
+    theirs = [name for name, value in settings.items() if MEASURED_SETTINGS.get(name) != value]
+    named = [name for name in theirs if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", text)]
+    # Where none is named, it is the one without which the others are accepted.
+    return named or [name for name in theirs if not refusal_of({k: v for k, v in settings.items() if k != name})]
 
 
 def check_whole(name: str, value: object) -> None:
@@ -246,13 +248,14 @@ def _add(entries: Entries, name: str, entry: Entry) -> None:
 
 def _judged(entries: Entries, file: Path, key_of: Mapping[str, str]) -> ClientConfig:
     """The configuration, if it can be right; ``key_of`` is what the file calls a name, where it calls it otherwise."""
-    place = " and ".join(sorted({entry.file for entry in entries.values()})) or file.name
+    places = {entry.file for entry in entries.values()}
+    place = " and ".join(sorted(places)) or file.name
     _check_values(entries, key_of)
     if missing := [key_of.get(name, name) for name in _required(entries) if name not in entries]:
         raise ConfigError(f"{place} lacks {' and '.join(missing)}; add it as in the example file.")
     _check_accepted(entries, place)
     print(f"Configuration from {place}.")
-    if os.name == "posix" and file.exists() and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+    if os.name == "posix" and file.name in places and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         print(f"Others on this machine can read {file.name}; to keep it to yourself: chmod 600 {file.name}")
     return ClientConfig((name, entry.value) for name, entry in entries.items())
 
@@ -285,9 +288,10 @@ def _check_accepted(entries: Entries, place: str) -> None:
         settings["security.protocol"] = "SSL"  # with a login, it would fetch a token now
     settings = producer_settings(settings)
     if refusal := refusal_of(settings):
-        where = " and ".join(entries[name].where for name in refused_settings(refusal, settings) if name in entries)
-        where = where or f"{place}, several lines"
-        raise ConfigError(f"{where}: the client refuses this setting; correct or remove it.")
+        where = " and ".join(entries[name].where for name in refused_settings(refusal, settings))
+        raise ConfigError(
+            f"{where or f'{place}, several lines'}: the client refuses this setting; correct or remove it."
+        )
 
 
 def _say_what_was_found(properties: Path, env: Path, passed_over: list[str]) -> None:

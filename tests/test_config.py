@@ -212,6 +212,8 @@ def test_env_file_names_a_certificate_file():
         load_config()
 
 
+REFUSED_BY_THE_CLIENT = ["linger.ms=soon", "colour=blue", "retries=0", "message.send.max.retries=0"]
+REFUSED_BY_THE_CLIENT += ["plugin.library.paths=x", "default.topic.config=x"]  # it names none of these two
 PROPERTIES = [
     (CONSOLE.replace("sasl.password=", "sasl.pasword="), "lacks sasl.password"),
     (CONSOLE.replace("=SASL_SSL", " SASL_SSL"), "line 3 is not of the form key=value"),
@@ -228,16 +230,7 @@ PROPERTIES = [
     (CONSOLE.replace("SASL_SSL", "SASL"), "line 3: security.protocol"),
     (CONSOLE.replace("pkc", "https://pkc"), "line 2: .*has to be host:port"),
     (CONSOLE.replace(":9092", ":9092/"), "line 2: .*has to be host:port"),
-    *[
-        (CONSOLE + setting, "line 12: the client refuses this setting")
-        for setting in (
-            "linger.ms=soon",
-            "colour=blue",
-            "retries=0",
-            "plugin.library.paths=x",
-            "default.topic.config=x",
-        )
-    ],
+    *[(CONSOLE + setting, "line 12: the client refuses this setting") for setting in REFUSED_BY_THE_CLIENT],
     (
         CONSOLE + "plugin.library.paths=x\ndefault.topic.config=x\n",
         "client.properties, several lines: the client refuses",
