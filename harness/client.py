@@ -108,9 +108,10 @@ def connect(make: Callable[..., Client], config: Mapping[str, Any], **more: Any)
         try:
             client = make(settings | {"logger": heard, "error_cb": heard.error} | more)
         except KafkaException as error:
-            refused = " with ".join(refused_settings(error, settings)) or "in more than one place"
+            names = refused_settings(error, settings)
+            refused = f"the setting {' with '.join(names)}" if names else "several settings"
             raise ClusterError(
-                f"The Kafka client can't be set up: it refuses the setting {refused}; correct or remove it."
+                f"The Kafka client can't be set up: it refuses {refused}; correct or remove that."
             ) from None
         try:
             yield Connection(client, heard, stop)
