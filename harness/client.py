@@ -99,7 +99,7 @@ def connect(make: Callable[..., Client], config: Mapping[str, Any], **more: Any)
         ClusterError: there is no cluster any more, or the client refuses a setting, which is named.
         KeyboardInterrupt: the user pressed the stop button.
     """
-    if "bootstrap.servers" not in config:  # other settings may have been joined to what was emptied
+    if not config.get("bootstrap.servers"):  # other settings may have been joined to what was emptied
         raise ClusterError("The cluster is closed; run the cell that opens it again.")
     settings = ClientConfig(dict.fromkeys(HANDSHAKE_SETTINGS, HANDSHAKE_MS))
     settings |= {key: value for key, value in config.items() if not key.startswith(IGNORED_PREFIXES)}
@@ -108,9 +108,10 @@ def connect(make: Callable[..., Client], config: Mapping[str, Any], **more: Any)
         try:
             client = make(settings | {"logger": heard, "error_cb": heard.error} | more)
         except KafkaException as error:
-            refused = " with ".join(refused_settings(error, settings)) or "that the client's log names"
+            names = refused_settings(error, settings)
+            refused = f"the setting {' with '.join(names)}" if names else "several settings"
             raise ClusterError(
-                f"The Kafka client can't be set up: it refuses the setting {refused}; correct or remove it."
+                f"The Kafka client can't be set up: it refuses {refused}; correct or remove that."
             ) from None
         try:
             yield Connection(client, heard, stop)

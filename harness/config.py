@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,8 @@ MEASURED_SETTINGS = {"acks": "all", "enable.idempotence": "true"}
 SET_BY_THE_RUN = ("request.required.acks", "message.timeout.ms", "statistics.interval.ms", "client.id")
 # Settings whose values may be shown and saved. By name, not by value: a secret may look like a number or a word.
 SHOWN = (*MEASURED_SETTINGS, "batch.size", "compression.type", "linger.ms", "sasl.mechanisms", "security.protocol")
-# How the client calls some settings in a refusal.
-CLIENT_WORDS = {
-    "queue.buffering.max.ms": "linger.ms",
-    "compression.codec": "compression.type",
-    "message.timeout.ms": "delivery.timeout.ms",
-    "SASL mechanism": "sasl.mechanisms",
-}
+# How the client calls some settings in a refusal that concerns another one, too.
+CLIENT_WORDS = {"message.timeout.ms": "delivery.timeout.ms", "SASL mechanism": "sasl.mechanisms"}
 
 
 def producer_settings(config: Mapping[str, Any]) -> ClientConfig:
@@ -81,12 +76,25 @@ def shown_settings(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(config[key]) for key in SHOWN if key in config}
 
 
-def refused_settings(refusal: Exception, settings: Iterable[str]) -> list[str]:
-    """Which of the settings the client's refusal names; the refusal isn't shown, since it may repeat their values."""
+def refusal_of(settings: Mapping[str, Any]) -> Exception | None:
+    """What the client raises for settings that it can't use, of many kinds; it isn't given the address to look up."""
+    given = {name: value for name, value in settings.items() if name != "bootstrap.servers"}
+    try:
+        Producer(given, logger=logging.Logger("kafka.client", logging.CRITICAL + 1)).close()
+    except Exception as error:
+        return error
+    return None
+
+
+def refused_settings(refusal: Exception, settings: Mapping[str, Any]) -> list[str]:
+    """Which of the settings the client means by its refusal; that isn't shown, since it may repeat their values."""
     text = str(refusal)
     for word, name in CLIENT_WORDS.items():
         text = text.replace(word, name)
-    return [name for name in settings if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", text)]
+    theirs = [name for name, value in settings.items() if MEASURED_SETTINGS.get(name) != value]
+    named = [name for name in theirs if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", text)]
+    # Where none is named, it is the one without which the others are accepted.
+    return named or [name for name in theirs if not refusal_of({k: v for k, v in settings.items() if k != name})]
 
 
 def check_whole(name: str, value: object) -> None:
@@ -240,13 +248,14 @@ def _add(entries: Entries, name: str, entry: Entry) -> None:
 
 def _judged(entries: Entries, file: Path, key_of: Mapping[str, str]) -> ClientConfig:
     """The configuration, if it can be right; ``key_of`` is what the file calls a name, where it calls it otherwise."""
-    place = " and ".join(sorted({entry.file for entry in entries.values()})) or file.name
+    places = {entry.file for entry in entries.values()}
+    place = " and ".join(sorted(places)) or file.name
     _check_values(entries, key_of)
     if missing := [key_of.get(name, name) for name in _required(entries) if name not in entries]:
         raise ConfigError(f"{place} lacks {' and '.join(missing)}; add it as in the example file.")
     _check_accepted(entries, place)
     print(f"Configuration from {place}.")
-    if os.name == "posix" and file.exists() and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+    if os.name == "posix" and file.name in places and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         print(f"Others on this machine can read {file.name}; to keep it to yourself: chmod 600 {file.name}")
     return ClientConfig((name, entry.value) for name, entry in entries.items())
 
@@ -273,30 +282,16 @@ def _required(entries: Entries) -> tuple[str, ...]:
 
 
 def _check_accepted(entries: Entries, place: str) -> None:
-    """Let the client judge the rest; without the address, which it would look up."""
-    settings = ClientConfig((name, entry.value) for name, entry in entries.items() if name != "bootstrap.servers")
+    """Let the client judge the rest."""
+    settings = ClientConfig((name, entry.value) for name, entry in entries.items())
     if settings.get("sasl.mechanisms", "").upper() == "OAUTHBEARER":
         settings["security.protocol"] = "SSL"  # with a login, it would fetch a token now
-    refusal = _refusal(settings)
-    if refusal is None:
-        return
-    refused = refused_settings(refusal, settings)
-    if not refused:  # it names none: then it is the one without which the others are accepted
-        refused = [name for name in settings if _refusal(settings, without=name) is None]
-    if not refused:
-        raise ConfigError(f"{place}: the client refuses several settings; try without those that the example lacks.")
-    where = " and ".join(entries[name].where for name in refused)
-    raise ConfigError(f"{where}: the client refuses this setting; correct or remove it.")
-
-
-def _refusal(settings: Mapping[str, str], without: str = "") -> Exception | None:
-    """What the client raises for settings, but for one of them, that it can't use."""
-    given = {name: value for name, value in settings.items() if name != without}
-    try:
-        Producer(producer_settings(given), logger=logging.Logger("kafka.client", logging.CRITICAL + 1)).close()
-    except Exception as error:  # of many kinds
-        return error
-    return None
+    settings = producer_settings(settings)
+    if refusal := refusal_of(settings):
+        where = " and ".join(entries[name].where for name in refused_settings(refusal, settings))
+        raise ConfigError(
+            f"{where or f'{place}, several lines'}: the client refuses this setting; correct or remove it."
+        )
 
 
 def _say_what_was_found(properties: Path, env: Path, passed_over: list[str]) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from harness.errors import ClusterError
 
 INTERRUPTED = "interrupted"
+TOO_LARGE = "Broker: Message size too large"  # the client's words
 KeyValue = tuple[bytes | None, bytes | None]  # a message
 NEAR_MS = 5.0  # a shorter round trip is one within a building
 # What a saved file may hold; anything else isn't of ours.
@@ -97,7 +98,10 @@ def require_complete(run: ProducerRun) -> ProducerRun:
     if run.stopped == INTERRUPTED:
         raise KeyboardInterrupt
     if not run.complete:
-        raise ClusterError(f"Not all messages were delivered: {outcome(run)}. Try again once the cluster is well.")
+        remedy = "Try again once the cluster is well"
+        if TOO_LARGE in run.errors:
+            remedy = "The topic's max.message.bytes counts for a whole batch: raise it, or set batch.size well below it"
+        raise ClusterError(f"Not all messages were delivered: {outcome(run)}. {remedy}.")
     return run
 
 

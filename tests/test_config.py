@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.cluster import Cluster
-from harness.config import ENV_KEYS, ClientConfig, load_config, shown_settings
+from harness.config import ENV_KEYS, ClientConfig, Entry, load_config, shown_settings
 from harness.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -212,6 +212,8 @@ def test_env_file_names_a_certificate_file():
         load_config()
 
 
+REFUSED_BY_THE_CLIENT = ["linger.ms=soon", "colour=blue", "retries=0", "message.send.max.retries=0"]
+REFUSED_BY_THE_CLIENT += ["plugin.library.paths=x", "default.topic.config=x"]  # it names none of these two
 PROPERTIES = [
     (CONSOLE.replace("sasl.password=", "sasl.pasword="), "lacks sasl.password"),
     (CONSOLE.replace("=SASL_SSL", " SASL_SSL"), "line 3 is not of the form key=value"),
@@ -228,17 +230,11 @@ PROPERTIES = [
     (CONSOLE.replace("SASL_SSL", "SASL"), "line 3: security.protocol"),
     (CONSOLE.replace("pkc", "https://pkc"), "line 2: .*has to be host:port"),
     (CONSOLE.replace(":9092", ":9092/"), "line 2: .*has to be host:port"),
-    *[
-        (CONSOLE + setting, "line 12: the client refuses this setting")
-        for setting in (
-            "linger.ms=soon",
-            "colour=blue",
-            "retries=0",
-            "plugin.library.paths=x",
-            "default.topic.config=x",
-        )
-    ],
-    (CONSOLE + "plugin.library.paths=x\ndefault.topic.config=x\n", "client.properties: .* several settings"),
+    *[(CONSOLE + setting, "line 12: the client refuses this setting") for setting in REFUSED_BY_THE_CLIENT],
+    (
+        CONSOLE + "plugin.library.paths=x\ndefault.topic.config=x\n",
+        "client.properties, several lines: the client refuses",
+    ),
     (CONSOLE + "linger.ms=5000\ndelivery.timeout.ms=2000\n", "line 12 and client.properties, line 13: the client"),
     (CONSOLE + "delivery.timeout.ms=1\n", "line 12: delivery.timeout.ms has to be 1000 or more"),
     *[
@@ -365,7 +361,7 @@ def test_a_derived_configuration_hides_the_secret_too(derive):
     write("client.properties", CONSOLE)
     derived = derive(load_config())
     assert type(derived) is ClientConfig and derived["sasl.password"] == SECRET
-    assert SECRET not in f"{derived} {derived!r}" and "sasl.password" in repr(derived)
+    assert SECRET not in f"{derived} {derived!r} {Entry(SECRET, '.env', 5)}" and "sasl.password" in repr(derived)
     derived |= {"linger.ms": 10}
     assert type(derived) is ClientConfig and derived["linger.ms"] == 10
 

@@ -1,5 +1,8 @@
 """Faults while a run goes on, for both producers, on real brokers: each message is accounted for, none twice."""
 
+import contextlib
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +14,7 @@ from brokers import admin, check_accounts, freeze, kill, leader, new_topic, thaw
 
 from harness.errors import ClusterError
 from harness.read_back import reconcile
-from harness.runs import ProducerRun, outcome
+from harness.runs import ProducerRun, outcome, require_complete
 from kafka_helpers import encode, make_events, make_messages, produce_async, produce_sync, read_back
 from local_kafka import LocalKafka
 
@@ -100,6 +103,45 @@ def test_leader_of_three_killed_for_good() -> None:
         assert sum(process.poll() is None for process in three.processes) == 2
 
 
+# --- Connections break -----------------------------------------------------------------------------------------------
+
+
+def break_connections(kafka: LocalKafka) -> int:
+    """Shut down this process's connections to the cluster, behind the client's back; how many there were."""
+    ports = {int(kafka.config["bootstrap.servers"].rpartition(":")[2])}
+    broken = 0
+    for each in psutil.Process().net_connections("tcp"):
+        if each.status == psutil.CONN_ESTABLISHED and each.raddr.port in ports:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(each.fd)) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
+                broken += 1
+    return broken
+
+
+@pytest.mark.parametrize(("produce", "count"), [(produce_async, 150_000), (produce_sync, 4_000)])
+def test_connections_broken_again_and_again(kafka: LocalKafka, topic: str, produce: Callable, count: int) -> None:
+    sent, broken, ended = make_messages("broken", count), [], threading.Event()
+
+    def break_repeatedly() -> None:
+        while len(broken) < 8 and not ended.wait(0.2):
+            broken.append(break_connections(kafka))
+
+    def with_faults() -> Iterator[tuple[bytes, bytes]]:
+        yield from sent[:BATCH]
+        broken.append(break_connections(kafka))
+        breaking.start()
+        yield from sent[BATCH:]
+
+    breaking = threading.Thread(target=break_repeatedly)
+    run = produce(kafka.config, topic, with_faults(), batch_size=BATCH)
+    ended.set()
+    breaking.join()
+    print(f"\n{broken} connections broken")
+    assert sum(map(bool, broken)) >= 2
+    check_accounts(run, "broken", sent, kafka.config, topic)
+    assert run.complete and run.acknowledged == count
+
+
 # --- The cluster never comes back ------------------------------------------------------------------------------------
 
 
@@ -151,6 +193,16 @@ def test_messages_larger_than_the_topic_accepts(kafka: LocalKafka, topic: str, p
     check(run, messages, kafka.config, topic)
     assert sorted(run.undelivered) == sorted(messages[number] for number in (50, 150, 250))
     assert outcome(run) == "297 messages acknowledged, 3 failed; 3 with 'Broker: Message size too large'"
+
+
+def test_a_topic_that_takes_no_whole_batch(kafka: LocalKafka) -> None:
+    topic = new_topic(kafka.config, **{"max.message.bytes": "20000"})
+    messages = make_messages("async", 4_000)
+    run = produce_async(kafka.config, topic, messages)
+    check(run, messages, kafka.config, topic)
+    with pytest.raises(ClusterError, match="counts for a whole batch: raise it, or set batch"):
+        require_complete(run)
+    assert produce_async(kafka.config | {"batch.size": "10000"}, topic, messages).complete
 
 
 # --- Load ------------------------------------------------------------------------------------------------------------

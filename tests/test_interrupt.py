@@ -1,9 +1,10 @@
-"""The stop button, and a process that dies: it ends within two seconds, and what was measured is there."""
+"""The stop button, and a process that dies: what is under way ends, and what was measured is there."""
 
 import asyncio
 import gc
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import psutil
 import pytest
 from brokers import check_accounts, freeze, new_topic, thaw
 
+from harness.cluster import Cluster
 from harness.runs import INTERRUPTED, ProducerRun, require_complete
 from harness.topics import end_offsets, ensure_topic
 from harness.warm_up import warm_up
@@ -31,14 +33,19 @@ CALLS = {
     "ensure_topic": lambda config, topic, _messages: ensure_topic(config, topic),
     "produce": lambda config, topic, _messages: produce_async(config, topic, []),
     "end_offsets": lambda config, topic, _messages: end_offsets(config, topic),
-    "warm_up": lambda config, topic, _messages: warm_up(config, topic),
+    "warm_up": lambda config, topic, messages: warm_up(
+        Cluster("local", "test", config, print), topic, messages or [(b"k", b"v")], produce_async, produce_sync
+    ),
     "read_back": lambda config, topic, messages: read_back(config, topic, {"any": messages}),
 }
 each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
-class StopButton:
-    """Sends this process a real SIGINT some seconds after its start, and measures how long it then goes on."""
+HANGS_AFTER_S = 8  # what hangs takes at least 10; alone on a machine, all takes half a second, a crowd two
+
+
+class PressedLater:
+    """Sends this process a real SIGINT some seconds after its start, and makes sure that nothing then hangs."""
 
     def __init__(self, after_s: float):
         self.pressed, self._timer = 0.0, threading.Timer(after_s, self.press)
@@ -56,7 +63,7 @@ class StopButton:
         self._timer.join()
         assert self.pressed, "it ended before the button was pressed"
         print(f"\nended {seconds:.2f} s after the button was pressed")
-        assert seconds < 5, "half a second alone; here four test processes share the processors"
+        assert seconds < HANGS_AFTER_S
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +92,7 @@ def stopped(
     produce: Callable, config: dict, topic: str, messages: list, *, after_s: float, first: Callable = lambda: None
 ) -> ProducerRun:
     """The run of a producer whose button is pressed some seconds after its first batch."""
-    button = StopButton(after_s)
+    button = PressedLater(after_s)
     run = produce(config, topic, then(messages, 500, lambda: (first(), button.__enter__())))
     button.__exit__()
     return run
@@ -116,8 +123,44 @@ def test_while_connecting(kafka: LocalKafka, call: Callable) -> None:
     """To a port that says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         config = {**kafka.config, "bootstrap.servers": f"127.0.0.1:{server.getsockname()[1]}"}
-        with StopButton(0.7), pytest.raises(KeyboardInterrupt):
+        with PressedLater(0.7), pytest.raises(KeyboardInterrupt):
             call(config, "any", [])
+
+
+# In a network of its own, where a name server hears and never answers. Only Linux can do that.
+SILENT_NAME_SERVER = """
+import fcntl, os, signal, socket, struct, subprocess, sys, threading, time
+from kafka_helpers import produce_async
+with open(sys.argv[1], "w") as file:
+    file.write("nameserver 127.0.0.1\\noptions timeout:30 attempts:1")
+subprocess.run(["mount", "--bind", file.name, "/etc/resolv.conf"], check=True)
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+fcntl.ioctl(server, 0x8914, struct.pack("16sh", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
+server.bind(("127.0.0.1", 53))
+def press():
+    global pressed
+    assert server.recv(512), "the name has been asked for"
+    pressed = time.monotonic()
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Timer(1, press).start()
+try:
+    produce_async({"bootstrap.servers": "broker.example.org:9092"}, "any", [])
+except KeyboardInterrupt:
+    print(time.monotonic() - pressed)
+"""
+APART = ["unshare", "--map-root-user", "--mount", "--net", "--"]
+
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or bool(subprocess.run([*APART, "true"], stderr=subprocess.DEVNULL).returncode),
+    reason="no network of its own can be had here",
+)
+def test_while_a_name_server_does_not_answer(tmp_path: Path) -> None:
+    """The system waits for it, and a client that is closed waits with it: half a minute here."""
+    command = [*APART, sys.executable, "-c", SILENT_NAME_SERVER, str(tmp_path / "resolv.conf")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert not done.returncode and not done.stderr, done.stderr
+    assert float(done.stdout) < HANGS_AFTER_S
 
 
 class Pressing(tuple):
@@ -138,7 +181,7 @@ def test_in_the_middle_of_a_batch(
     """What is handed over after the stop, and before the run can end, isn't waited for."""
     messages = [*many[:500], Pressing(many[500]), *many[501:1_000]]
     run = produce({**kafka.config, "delivery.timeout.ms": "15000"}, topic, then(messages, 500, frozen))
-    assert time.monotonic() - Pressing.pressed < 2
+    assert time.monotonic() - Pressing.pressed < HANGS_AFTER_S
     thaw(kafka)
     check(run, many, kafka.config, topic)
 
@@ -153,7 +196,7 @@ def test_in_the_middle_of_a_batch(
 def test_many_times_at_any_moment(
     kafka: LocalKafka, produce: Callable, queue: int, is_frozen: bool, frozen: Callable, times: int, many: list
 ) -> None:
-    """Each within two seconds, and every message accounted for, whatever is queued and whether anyone answers.
+    """Every message is accounted for, whatever is queued and whether anyone answers.
 
     The signal is most often noticed when the client calls back; that message must not be lost from the counts.
     """
@@ -175,7 +218,7 @@ def test_before_and_after_the_measurement_at_any_moment(kafka: LocalKafka, topic
     messages = make_messages("any", 1_000)
     produce_async(kafka.config, topic, messages)
     for attempt in range(8):
-        with StopButton(0.03 + attempt * 0.037), pytest.raises(KeyboardInterrupt):
+        with PressedLater(0.03 + attempt * 0.037), pytest.raises(KeyboardInterrupt):
             while True:
                 outcome = call(kafka.config, topic, messages)
                 if getattr(outcome, "stopped", None) == INTERRUPTED:  # nothing was left to break off: it is marked
@@ -206,7 +249,7 @@ def test_dropped_by_python_while_producing(
 def test_while_nobody_answers_the_reader(kafka: LocalKafka, topic: str, frozen: Callable, many: list) -> None:
     produce_async(kafka.config, topic, many)
     threading.Timer(0.2, frozen).start()
-    with StopButton(1.2), pytest.raises(KeyboardInterrupt):
+    with PressedLater(1.2), pytest.raises(KeyboardInterrupt):
         while True:
             read_back(kafka.config, topic, {"many": many})
 
@@ -250,7 +293,7 @@ def test_no_client_goes_on(
         lambda: end_offsets(kafka.config, topic),
         lambda: read_back(kafka.config, topic, {}),
     ):
-        with StopButton(0.3), pytest.raises(KeyboardInterrupt):
+        with PressedLater(0.3), pytest.raises(KeyboardInterrupt):
             action()
         check_threads()
 

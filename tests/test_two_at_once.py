@@ -35,12 +35,14 @@ def test_another_kafka_has_messages_and_an_end_of_its_own(kafka: LocalKafka) -> 
 
 
 def test_an_old_cluster_does_not_end_the_newer_one() -> None:
-    old = open_cluster("simulated")
-    new = open_cluster("simulated")  # closes the old one
+    old = open_cluster("local")
+    new = open_cluster("local")  # closes the old one
     old.close()
     ensure_topic(new.config, "still-there")
     with pytest.raises(ClusterError, match="The cluster is closed; run the cell that opens it again"):
         ensure_topic(old.config, "any")
+    with pytest.raises(ClusterError, match="is closed"):  # before anything is waited for
+        produce_async(old.config | {"linger.ms": "5"}, "any", [])
     with pytest.raises(ConfigError):
         open_cluster("nowhere")
     with pytest.raises(ClusterError, match="is closed"):  # later cells don't go on with what was there before
