@@ -23,6 +23,7 @@ from local_kafka.settings import choose_ports, write_certificate, write_settings
 START_ATTEMPTS = 4  # if ports turn out to be taken
 DYING_S = 5  # a killed broker needs a moment to be gone
 WRITING_S = 20  # the longest that Java may need to write an archive of classes
+KILLED = -9  # what the system says of a process that was ended by force
 CONNECT_ROUND_TRIPS = 10  # connection, TLS, login and the question
 AT_ONCE = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 20}
 DISTANCE = "distance"  # the file in which the proxy looks for it
@@ -204,7 +205,9 @@ class LocalKafka:
         """Which process has ended by itself, and its last words."""
         brokers = {f"broker-{node}": process for node, process in enumerate(self.processes)}
         for name, process in (brokers | self._helpers).items():
-            if process.poll() is not None:
+            if process.poll() == KILLED:
+                return f"{name} was killed, by somebody or for want of memory"
+            if process.returncode is not None:
                 said = last_words(self.folder / f"{name}.log", secret=self.config["sasl.password"])
                 return f"{name} ended with status {process.returncode} and said: {said}"
         return None

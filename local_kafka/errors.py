@@ -41,7 +41,7 @@ def last_words(log: Path, *, secret: str) -> str:
         if remedy := _remedy(line):
             return f"{line.strip(' .')}; {remedy}"
     first_error = max(text.find(" ERROR "), 0)
-    lines = [line for line in text[first_error:].splitlines() if not line.startswith(("\t", "  "))]
+    lines = [line for line in text[first_error:].splitlines() if line[:1].strip() and " WARN " not in line]
     return " | ".join(lines[:3]).strip(" .") or "nothing"
 
 

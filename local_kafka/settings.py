@@ -78,7 +78,7 @@ def write_settings(
     for node, address in enumerate(addresses):
         settings = _parsed(BROKER_SETTINGS.format(node=node, address=address, ports=ports[node], **shared))
         for key, value in more.items():
-            settings[key] = value.replace("{default}", settings.get(key, ""))
+            settings[key] = str(value).replace("{default}", settings.get(key, ""))
         _write_properties(folder / f"broker-{node}.properties", settings)
         data = folder / f"data-{node}"
         data.mkdir()
