@@ -17,7 +17,8 @@ unexport $(filter PYTHON%,$(.VARIABLES)) JUPYTER_PATH NAME
 PARAMETERS = $(foreach setting,$(P),'$(subst ','\'',$(setting))')
 # JupyterLab doesn't start with a proxy of this kind.
 SOCKS := $(foreach name,ALL_PROXY all_proxy HTTPS_PROXY https_proxy HTTP_PROXY http_proxy,$(if $(filter socks%,$($(name))),-u $(name)))
-UNFIT := $(shell $(PY) -I harness/set_up.py --fits >/dev/null 2>&1 || echo yes)
+# Empty if the Python of .venv can be used.
+BROKEN := $(shell $(PY) -I harness/set_up.py --fits >/dev/null 2>&1 || echo yes)
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:\t/' | expand -t 17
@@ -75,7 +76,7 @@ venv:
 	@$(PYTHON) -m harness.set_up
 
 # The stamp files say which requirements are installed already.
-.venv/run: requirements.txt constraints.txt $(if $(UNFIT),venv)
+.venv/run: requirements.txt constraints.txt $(if $(BROKEN),venv)
 	@echo "Installing the Python packages, once: about 150 MB to download, 560 MB in the folder .venv."
 	@$(PY) -m harness.set_up requirements.txt
 	@echo "Fetching Apache Kafka, once."

@@ -56,7 +56,7 @@ class Folder:
             (path / folder).mkdir(parents=True)
         for stamp in ("pyvenv.cfg", "run"):
             (path / ".venv" / stamp).touch()
-        self.command = ["make", "--no-print-directory", "run", f"BIN={Path(sys.executable).parent}", "UNFIT="]
+        self.command = ["make", "--no-print-directory", "run", f"BIN={Path(sys.executable).parent}", "BROKEN="]
         outside_make = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
         self.options = {
             "cwd": path,

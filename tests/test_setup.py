@@ -160,7 +160,7 @@ def test_what_is_set_for_other_programs_reaches_no_target(project):
         Path("foreign", name, "__init__.py").write_text("raise SystemExit('a foreign package')", encoding="utf-8")
     Path(".venv").mkdir()
     Path(".venv/run").touch()
-    ready = (f"BIN={Path(sys.executable).parent}", "UNFIT=")
+    ready = (f"BIN={Path(sys.executable).parent}", "BROKEN=")
     shutil.copytree(ROOT / "results", "results")
     for settings in ({"PYTHONPATH": "foreign"}, {"PYTHONSAFEPATH": "1"}, {"PYTHONHOME": "/nowhere"}):
         code, said = make("results", *ready, **settings)
