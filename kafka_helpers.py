@@ -17,7 +17,8 @@ from confluent_kafka import KafkaException
 
 from harness import read_back as reading
 from harness.cluster import describe_cluster, open_cluster
-from harness.config import check_parameters, load_config, producer_settings
+from harness.config import check_parameters, producer_settings
+from harness.credentials import load_config
 from harness.errors import ConfigError
 from harness.measurement import measured
 from harness.read_back import reconcile

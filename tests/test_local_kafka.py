@@ -19,7 +19,7 @@ import psutil
 import pytest
 from brokers import kill, new_topic, wait_until_up
 
-from harness.config import ENV_KEYS, load_config
+from harness.credentials import ENV_KEYS, load_config
 from harness.topics import end_offsets
 from kafka_helpers import make_messages, produce_async, produce_sync, read_back
 from local_kafka import LocalKafka, LocalKafkaError, prepare

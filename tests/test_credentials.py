@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.cluster import Cluster
-from harness.config import ENV_KEYS, ClientConfig, Entry, load_config, shown_settings
+from harness.config import ClientConfig, shown_settings
+from harness.credentials import ENV_KEYS, Entry, load_config
 from harness.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
