@@ -33,7 +33,7 @@ from harness.results import (
     new_folder,
     newest,
 )
-from harness.runs import BatchTiming, ProducerRun, batches_frame, order_of_runs
+from harness.runs import BatchTiming, KeyValue, ProducerRun, batches_frame, order_of_runs
 from harness.topics import end_offsets, ensure_topic
 from harness.warm_up import warm_up
 
@@ -132,7 +132,7 @@ def make_messages(run_id: str, count: int, *, seed: int = 7) -> list[tuple[bytes
 # --- The two producers -----------------------------------------------------------------------------------------------
 
 Config = Mapping[str, str]  # settings of the client
-Messages = Iterable[tuple[bytes, bytes]]  # keys and values
+Messages = Iterable[KeyValue]  # keys and values; a key may be None
 
 
 def produce_async(config: Config, topic: str, messages: Messages, *, batch_size: int = 500) -> ProducerRun:
@@ -182,7 +182,7 @@ def read_back(
     topic: str,
     sent: Mapping[str, Messages | Callable[[], Messages]],
     *,
-    undelivered: Mapping[str, Iterable[tuple[bytes | None, bytes | None]]] | None = None,
+    undelivered: Mapping[str, Messages] | None = None,
     start: Mapping[int, int] | None = None,
 ) -> pd.DataFrame:
     """Read the topic again, and look for every message of the runs by its event's run id and sequence number.

@@ -98,8 +98,9 @@ def check_text(name: str, value: object) -> None:
         raise ConfigError(f"{name} has to be a text in quotation marks.")
 
 
-def check_parameters(num_messages: int, batch_size: int, blocks: int | None = None) -> None:
+def check_parameters(num_messages: int, batch_size: int, blocks: int | None = None, topic: str = "any") -> None:
     """Judge the notebook's parameters before anything is sent; ConfigError names the one that can't be used."""
+    check_text("topic", topic)
     check_whole("num_messages", num_messages)
     check_whole("batch_size", batch_size)
     if blocks is not None:

@@ -16,31 +16,30 @@ from typing import Any
 import numpy
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from harness.client import Connection, client_error, connect, explain, give_up
+from harness.client import PRIME_TIMEOUT_S, Connection, client_error, connect, explain, give_up
 from harness.config import ClientConfig, check_whole, producer_settings
 from harness.errors import ClusterError
 from harness.network import INTERVAL_S, Network
-from harness.runs import INTERRUPTED, BatchTiming, ProducerRun
+from harness.runs import INTERRUPTED, BatchTiming, KeyValue, ProducerRun
 from harness.topics import topic_metadata
 
 # A message without acknowledgement for so long has failed, and the run is stopped; the user's own setting wins.
 TIMEOUT_MS = 120_000
 PRIMER = b"primer"  # its key, too: a compacted topic refuses a message without one
-PRIMING_TIMEOUT_S = 30.0  # a broker that starts again after its death needs more than a connection does
 
 
 def prime(connection: Connection[Producer], topic: str) -> int:
     """Send a message to each partition, and return how many that are; they are acknowledged by then.
 
     Raises:
-        ClusterError: one was not acknowledged in half a minute, or the topic refuses it.
+        ClusterError: one was not acknowledged in 25 s, or the topic refuses it.
         KeyboardInterrupt: the user pressed the stop button.
     """
     producer = connection.client
     partitions = list(topic_metadata(connection, topic).partitions)
     left = partitions.copy()
     failures: list[KafkaError] = []
-    deadline = time.monotonic() + PRIMING_TIMEOUT_S
+    deadline = time.monotonic() + PRIME_TIMEOUT_S
 
     def report(error: KafkaError | None, _message: Message) -> None:
         if error:
@@ -129,7 +128,7 @@ class Measurement:
         self._cpu_before = process_time()
         self._batches: list[_Batch] = []
 
-    def batches(self, messages: Iterable[tuple[bytes, bytes]], size: int) -> Iterator[list[tuple[bytes, bytes]]]:
+    def batches(self, messages: Iterable[KeyValue], size: int) -> Iterator[list[KeyValue]]:
         """Cut the messages into batches; end where the run is stopped. A ``size`` below 1 is a ConfigError."""
         check_whole("batch_size", size)
         messages = iter(messages)
@@ -166,7 +165,7 @@ class Measurement:
         elif error.code() == KafkaError._MSG_TIMED_OUT:
             self.stop(f"no acknowledgement within {self._timeout_s:g} s")
 
-    def retry_or_fail(self, refusal: Exception, key: bytes, value: bytes, on_delivery: Report) -> None:
+    def retry_or_fail(self, refusal: Exception, key: bytes | None, value: bytes | None, on_delivery: Report) -> None:
         """Deal with a message that ``produce()`` did not take: wait while the queue is full, else it has failed."""
         while isinstance(refusal, BufferError):
             self.result.queue_full += 1

@@ -285,7 +285,7 @@ def standing(results: Results, known: pd.DataFrame | None) -> str:
 def doubts(runs: Sequence[ProducerRun]) -> list[str]:
     """What speaks against taking a mode's runs for complete, independent and alike; a sentence each."""
     sentences = []
-    for find in (incomplete, throttled, standing_out, drift):
+    for find in (incomplete, throttled, unread, standing_out, drift):
         sentences += find(runs)
     return sentences
 
@@ -306,6 +306,12 @@ def throttled(runs: Sequence[ProducerRun]) -> list[str]:
     """The runs that the cluster held back."""
     numbers = [str(number) for number, run in enumerate(runs, start=1) if run.network.get("throttle_ms")]
     return [f"The cluster throttled run {', '.join(numbers)}: it limits how much it takes."] if numbers else []
+
+
+def unread(runs: Sequence[ProducerRun]) -> list[str]:
+    """The runs of which the client's statistics could not be read as a whole."""
+    numbers = [str(number) for number, run in enumerate(runs, start=1) if run.network.get("unread")]
+    return [f"Of run {', '.join(numbers)} the client's statistics are incomplete."] if numbers else []
 
 
 def standing_out(runs: Sequence[ProducerRun]) -> list[str]:
@@ -448,8 +454,13 @@ def accounts_sentence(accounts: pd.DataFrame | None) -> str:
     if not accounts["holds"].all():
         bad = ", ".join(map(str, accounts.loc[~accounts["holds"], "run"]))
         return f"The accounts do not hold for run {bad}: do not use its numbers."
-    arrived = f"All {accounts['acknowledged'].sum():,} acknowledged messages arrived"
-    clauses = [f"{arrived}: none missing, duplicated, damaged or out of order"]
+    removed = int((accounts["acknowledged"] - accounts["received"]).clip(lower=0).sum())
+    if removed:
+        there = f"{accounts['received'].sum():,} acknowledged messages are there"
+        clauses = [f"{there}; {removed:,} were removed by the topic's retention before they were looked for"]
+    else:
+        arrived = f"All {accounts['acknowledged'].sum():,} acknowledged messages arrived"
+        clauses = [f"{arrived}: none missing, duplicated, damaged or out of order"]
     if failed := int(accounts["failed"].sum()):
         clauses.append(f"{quantity(failed, 'message')} failed, and {'is' if failed == 1 else 'are'} known")
     if foreign := accounts.attrs.get("foreign"):

@@ -14,15 +14,13 @@ from typing import Protocol
 
 from harness.cluster import Cluster
 from harness.config import ClientConfig
-from harness.runs import ProducerRun, require_complete
+from harness.runs import KeyValue, ProducerRun, require_complete
 from harness.stop import StopButton
 
 CROWD = 16  # producers at once
 CROWD_S = {"local": 5.0, "distant": 45.0}  # for one broker, and for three
 TURNS_S = 8.0
 LEGS = 3  # short runs of both producers, the synchronous ones timed
-
-KeyValue = tuple[bytes, bytes]
 
 
 class Produce(Protocol):
