@@ -18,8 +18,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-REPLY_WITHIN_S = 2.0  # after the kernel's last word on a cell; an interrupt at that instant can swallow the reply
-INTERRUPT_AGAIN_S = 3.0  # Python drops an interrupt that falls into a destructor
+REPLY_WITHIN_S = 1.0  # after the kernel's last word on a cell: an interrupt at that instant swallows the reply
+INTERRUPT_AGAIN_S = 2.5  # an interrupt that falls into a destructor is lost, one in the kernel's own code can block it
+SHUTDOWN_WAIT_S = 3.0  # after an interrupt; for the first half of it the kernel may end by itself
 ONE_PRESS_S = 0.5  # signals this close are one: `make` hands a SIGTERM on, a closing terminal sends SIGHUP twice
 SIGN_OF_LIFE_S = 10.0  # a cell that says nothing for so long is said to be still at work
 LONGEST_SOCKET_FOLDER = 80  # a socket's path can have some 100 characters
@@ -130,8 +131,7 @@ class Execution(NotebookClient):
         except OSError as error:
             raise RunEnded(f"In {self.section}: {error}.") from None
         finally:
-            if self.km and self.km.has_kernel:
-                await self._async_cleanup_kernel()
+            await self._end_kernel()
             if hasattr(signal, "pthread_sigmask"):
                 signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
@@ -158,6 +158,12 @@ class Execution(NotebookClient):
         # Both ends being connected, nobody needs the folder any more; so a run that is killed leaves none.
         self.shutdown_kernel = "graceful"
         self._main = None
+
+    async def _end_kernel(self) -> None:
+        if self.km and self.km.has_kernel:
+            if self._signal is not None:
+                self.km.shutdown_wait_time = SHUTDOWN_WAIT_S
+            await self._async_cleanup_kernel()
 
     async def _execute_cells(self) -> None:
         life = asyncio.create_task(self._show_life())
