@@ -124,38 +124,39 @@ class Execution(NotebookClient):
             for each in signals:
                 asyncio.get_running_loop().add_signal_handler(each, self._press, each)
         try:
-            await self._start()
-            await self._execute_cells()
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+                try:
+                    await self._start(scratch)
+                    # Both ends being connected, nobody needs the folder any more; so a run that is killed leaves none.
+                    shutil.rmtree(scratch, ignore_errors=True)
+                    await self._execute_cells()
+                finally:
+                    await self._end_kernel()
         except asyncio.CancelledError:
             raise self._interrupted() from None
         except OSError as error:
             raise RunEnded(f"In {self.section}: {error}.") from None
         finally:
-            await self._end_kernel()
             if hasattr(signal, "pthread_sigmask"):
                 signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
-    async def _start(self) -> None:
+    async def _start(self, scratch: str) -> None:
         # What is set for other programs stays out: other packages, start-up files, settings.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        with (
-            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
-            tempfile.TemporaryFile() as words,
-        ):
-            environment["IPYTHONDIR"] = f"{scratch}/ipython"
-            # ipc has no port that another program could take
-            in_files = sys.platform != "win32" and len(scratch) <= LONGEST_SOCKET_FOLDER
-            self.km = OwnKernel(connection_file=f"{scratch}/kernel.json", transport="ipc" if in_files else "tcp")
-            options = {"cwd": str(self.folder), "env": environment, "stdout": words, "stderr": words}
+        environment["IPYTHONDIR"] = f"{scratch}/ipython"
+        # ipc has no port that another program could take
+        in_files = sys.platform != "win32" and len(scratch) <= LONGEST_SOCKET_FOLDER
+        self.km = OwnKernel(connection_file=f"{scratch}/kernel.json", transport="ipc" if in_files else "tcp")
+        with tempfile.TemporaryFile() as words:
             try:
-                await self.async_start_new_kernel(**options)
+                folder = str(self.folder)
+                await self.async_start_new_kernel(cwd=folder, env=environment, stdout=words, stderr=words)
                 await self.async_start_new_kernel_client()
             except RuntimeError as error:
                 words.seek(0)
                 last = words.read().decode(errors="replace").strip().splitlines()[-1:]
                 raise RunEnded(f"The kernel did not start: {last[0] if last else error}") from None
-            self.nb.metadata["language_info"] = (await self.kc.kernel_info(reply=True))["content"]["language_info"]
-        # Both ends being connected, nobody needs the folder any more; so a run that is killed leaves none.
+        self.nb.metadata["language_info"] = (await self.kc.kernel_info(reply=True))["content"]["language_info"]
         self.shutdown_kernel = "graceful"
         self._main = None
 
@@ -231,7 +232,8 @@ class Execution(NotebookClient):
             asyncio.get_running_loop().call_later(INTERRUPT_AGAIN_S, self._interrupt)
 
     def _interrupted(self) -> RunEnded:
-        return RunEnded(f"In {self.section}: interrupted.", 128 + (self._signal or signal.SIGINT))
+        what = "ended, since what it says can't be written" if self.terminal.reader_gone else "interrupted"
+        return RunEnded(f"In {self.section}: {what}.", 128 + (self._signal or signal.SIGINT))
 
     def _ended_by(self, error: CellExecutionError | DeadKernelError, cell: NotebookNode) -> RunEnded:
         if self._signal is not None or getattr(error, "ename", "") == "KeyboardInterrupt":
