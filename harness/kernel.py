@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -150,7 +151,7 @@ class Execution(NotebookClient):
         with tempfile.TemporaryFile() as words:
             try:
                 folder = str(self.folder)
-                await self.async_start_new_kernel(cwd=folder, env=environment, stdout=words, stderr=words)
+                await self.async_start_new_kernel(cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=words)
                 await self.async_start_new_kernel_client()
             except RuntimeError as error:
                 words.seek(0)
