@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -58,12 +59,13 @@ def set_parameter(cell: NotebookNode | None, setting: str) -> None:
     cell.source = re.sub(rf"(?m)^{name}\s*=(?!=).*", lambda _: f"{name} = {value!r}", cell.source)
 
 
-def write_whole(notebook: NotebookNode, target: Path, like: Path) -> None:
-    """Write a notebook with the mode of the file ``like``; whenever this ends, the target is as before or whole."""
+def write_whole(notebook: NotebookNode, target: Path) -> None:
+    """Write a notebook; whenever this ends, the target is as before or whole, and it keeps its mode."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".executed-") as folder:
         part = Path(folder) / target.name
         nbformat.write(notebook, part)
-        shutil.copymode(like, part)
+        if target.exists():
+            shutil.copymode(target, part)
         part.replace(target)
 
 
@@ -74,7 +76,7 @@ def replace(notebook: NotebookNode, path: Path, before: bytes) -> str:
             return f"{path.name} was changed while it ran, and stays as it is."
         if not os.access(path, os.W_OK):
             return f"{path.name} is write-protected, and stays as it is."
-        write_whole(notebook, path, path)
+        write_whole(notebook, path)
     except OSError as error:
         return f"{path.name} can't be replaced: {error.strerror}."
     return ""
@@ -87,7 +89,7 @@ def save_copy(notebook: NotebookNode, folder: Path, path: Path) -> Path:
     numbers = itertools.count(2)
     while os.path.lexists(target):
         target = folder / f"{path.stem}_{next(numbers)}{path.suffix}"
-    write_whole(notebook, target, path)
+    write_whole(notebook, target)
     return target
 
 
@@ -135,6 +137,7 @@ def end(run: Execution, reason: str, status: int) -> NoReturn:
 
 def execute(signals: list[signal.Signals], file: str, *given: str) -> None:
     """Execute a notebook with the parameters that are given, save it, and say what came of it; a signal ends it."""
+    warnings.simplefilter("ignore")  # of what nbformat puts right in a notebook
     path = Path(file).resolve()
     try:
         notebook, before = read_notebook(path)

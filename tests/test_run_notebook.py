@@ -303,6 +303,7 @@ def test_what_is_set_for_other_programs_stays_out(folder):
     (spec / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "x", "language": "python"}))
     folder.environment |= {
         "PYTHONPATH": str(foreign),
+        "PYTHONSAFEPATH": "1",
         "PYTHONSTARTUP": str(foreign / "startup.py"),
         "PYTHONWARNINGS": "error",
         "IPYTHONDIR": str(foreign / "ipython"),
