@@ -3,19 +3,33 @@
 import contextlib
 import difflib
 import inspect
-import queue
+import itertools
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import pandas as pd
+from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import Code, Image, Markdown, display
 from matplotlib.figure import Figure
 
 from harness.report import duration
+
+REDRAW_S = 8.0
+
+
+def _show(data: Mapping[str, str], **options: Any) -> None:
+    """Show one thing in several forms; in a program that is no notebook, its text."""
+    if InteractiveShell.initialized():
+        display(data, raw=True, **options)
+    else:
+        print(data["text/plain"])
 
 
 def show_source(*things: Callable) -> None:
@@ -35,7 +49,7 @@ def show_table(frame: pd.DataFrame, *, prose: bool = False) -> None:
     """Show a table; one of prose is aligned to the left."""
     align = "left" if prose else "right"
     shown = re.sub("<(t[dh])>", f'<\\1 style="text-align: {align}">', frame.to_html(border=0))
-    display({"text/html": shown, "text/plain": frame.to_string()}, raw=True)
+    _show({"text/html": shown, "text/plain": frame.to_string()})
 
 
 def show_settings(config: Mapping[str, str]) -> None:
@@ -46,32 +60,100 @@ def show_settings(config: Mapping[str, str]) -> None:
     print("\n".join(["config = {", *lines, "}"]))
 
 
-@contextlib.contextmanager
-def time_left(seconds: float) -> Iterator[Callable[[str], None]]:
-    """Show in one line what is under way, of which the block tells, and how much is left of an estimated time.
+def place_for_answer() -> None:
+    """Show where the answer will stand, at the top of a notebook and before anything is measured."""
+    later = "*The answer comes with the results.*"
+    _show({"text/markdown": later, "text/plain": later}, display_id="answer", metadata={"role": "answer"})
 
-    A thread draws the line again after eight seconds: a short run is never disturbed by it.
+
+def fill_in_answer(markdown: str) -> None:
+    """Show the answer in the place that was made for it."""
+    shown = {"text/markdown": markdown, "text/plain": markdown}
+    _show(shown, display_id="answer", metadata={"role": "answer"}, update=True)
+
+
+def saved_in(folder: Path) -> None:
+    """Say where the results are saved; who executes the notebook finds it in the output's metadata, too."""
+    place = folder.as_posix()
+    _show({"text/plain": f"Saved in {place}"}, metadata={"saved_in": place})
+
+
+def seconds_left(parts: Sequence[tuple[str, float]], ended_s: Sequence[float], under_way_s: float) -> float:
+    """How long it still takes, in seconds: a part takes as long as those of its kind did on average.
+
+    ``parts`` are a kind and an estimate in seconds each; ``ended_s`` is how long the first of them took, and the next
+    one has been under way for ``under_way_s``. As long as none of a kind has ended, its estimates hold.
     """
-    shown = display({"text/plain": ""}, raw=True, display_id=True)
-    began, coming, over = time.monotonic(), queue.SimpleQueue[str](), "over"
+    measured: dict[str, list[float]] = {}
+    for (kind, _), seconds in zip(parts, ended_s, strict=False):
+        measured.setdefault(kind, []).append(seconds)
+    coming = [fmean(measured.get(kind, [estimate])) for kind, estimate in parts[len(ended_s) :]]
+    if coming:
+        coming[0] = max(0.0, coming[0] - under_way_s)
+    return sum(coming)
 
-    def draw() -> None:
-        what = ""
-        while what != over:
-            with contextlib.suppress(queue.Empty):
-                what = coming.get(timeout=8)
-            elapsed = time.monotonic() - began
-            left = f"about {duration(seconds - elapsed)} left" if elapsed < seconds else "longer than estimated"
-            said = f"Ended after {duration(elapsed)}." if what == over else f"{what}; {left}"
-            shown.update({"text/plain": said}, raw=True)
 
-    thread = threading.Thread(target=draw)
-    thread.start()
+class _TimeLeft:
+    """The line that :func:`time_left` shows; a thread draws it again while a part lasts."""
+
+    def __init__(self, parts: Sequence[tuple[str, float]]):
+        self._parts = parts
+        self._what = "starting"
+        self._first = time.monotonic()
+        self._began: list[float] = []  # when each part began
+        self._over = False
+        self._changed = threading.Event()  # a part has begun, or all have ended
+        self._drawing = threading.Lock()
+        self._display_id = uuid.uuid4().hex
+        self._thread = threading.Thread(target=self._draw_again)
+        self._draw(update=False)
+        self._thread.start()
+
+    def begin(self, what: str) -> None:
+        with self._drawing:
+            self._what = what
+            self._began.append(time.monotonic())
+            self._draw()
+        self._changed.set()
+
+    def end(self) -> None:
+        self._over = True
+        self._changed.set()
+        self._thread.join()
+        self._show_line(f"Ended after {duration(time.monotonic() - self._first)}.")
+
+    def _draw_again(self) -> None:
+        while not self._over:
+            if self._changed.wait(REDRAW_S):
+                self._changed.clear()
+                continue
+            with self._drawing:
+                self._draw()
+
+    def _draw(self, update: bool = True) -> None:
+        ended_s = [after - before for before, after in itertools.pairwise(self._began)]
+        under_way_s = time.monotonic() - self._began[-1] if self._began else 0.0
+        left_s = seconds_left(self._parts, ended_s, under_way_s)
+        left = f"about {duration(left_s)} left" if left_s > 0 else "longer than estimated"
+        self._show_line(f"{self._what}; {left}", update)
+
+    def _show_line(self, line: str, update: bool = True) -> None:
+        _show({"text/plain": line}, display_id=self._display_id, update=update)
+
+
+@contextlib.contextmanager
+def time_left(parts: Sequence[tuple[str, float]]) -> Iterator[Callable[[str], None]]:
+    """Show in one line what is under way and how much time is left, and at the end how long everything took.
+
+    ``parts`` are what is done, in order: its kind, and an estimate in seconds that holds until one of that kind has
+    ended. The block calls what it is given at the start of each part, with a few words on it, such as
+    ``"run 3 of 30, sync"``. Nothing is drawn while a part lasts less than eight seconds, so that it isn't disturbed.
+    """
+    line = _TimeLeft(parts)
     try:
-        yield coming.put
+        yield line.begin
     finally:
-        coming.put(over)
-        thread.join()
+        line.end()
 
 
 def show_figure(figure: Figure, name: str, caption: str, folder: Path | None = None) -> None:

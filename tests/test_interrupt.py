@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import nbformat
 import psutil
 import pytest
 from brokers import check_accounts, freeze, new_topic, thaw
@@ -353,24 +352,3 @@ def test_under_asyncio(kafka: LocalKafka, topic: str, many: list) -> None:
         return stopped(produce_sync, kafka.config, topic, many, after_s=0.3)
 
     assert asyncio.run(main()).stopped == INTERRUPTED
-
-
-FOR_EVER = "import atexit, time; atexit.register(time.sleep, 0.8); print('on')\nwhile True: time.sleep(0.1)"
-
-
-@pytest.mark.long
-def test_twice_in_the_terminal(tmp_path: Path) -> None:
-    """While the kernel that was interrupted is ending, too."""
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(FOR_EVER)]), tmp_path / "for_ever.ipynb")
-    command = [sys.executable, "-m", "harness.run_notebook", str(tmp_path / "for_ever.ipynb")]
-    for tenths in (1, 4, 6, 7):
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
-            while run.stdout.readline() != "on\n":
-                assert run.poll() is None
-            for _ in range(2):
-                run.send_signal(signal.SIGINT)
-                time.sleep(tenths / 10)
-            assert run.stdout.read().strip().splitlines()[-1:] in (
-                ["In the first cell: interrupted."],
-                ["Kernel died"],
-            )

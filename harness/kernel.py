@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,8 +19,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-REPLY_WITHIN_S = 2.0  # after the kernel's last word on a cell; an interrupt at that instant can swallow the reply
-INTERRUPT_AGAIN_S = 3.0  # Python drops an interrupt that falls into a destructor
+REPLY_WITHIN_S = 1.0  # after the kernel's last word on a cell: an interrupt at that instant swallows the reply
+INTERRUPT_AGAIN_S = 2.5  # an interrupt that falls into a destructor is lost, one in the kernel's own code can block it
+SHUTDOWN_WAIT_S = 3.0  # after an interrupt; for the first half of it the kernel may end by itself
 ONE_PRESS_S = 0.5  # signals this close are one: `make` hands a SIGTERM on, a closing terminal sends SIGHUP twice
 SIGN_OF_LIFE_S = 10.0  # a cell that says nothing for so long is said to be still at work
 LONGEST_SOCKET_FOLDER = 80  # a socket's path can have some 100 characters
@@ -123,41 +125,47 @@ class Execution(NotebookClient):
             for each in signals:
                 asyncio.get_running_loop().add_signal_handler(each, self._press, each)
         try:
-            await self._start()
-            await self._execute_cells()
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+                try:
+                    await self._start(scratch)
+                    # Both ends being connected, nobody needs the folder any more; so a run that is killed leaves none.
+                    shutil.rmtree(scratch, ignore_errors=True)
+                    await self._execute_cells()
+                finally:
+                    await self._end_kernel()
         except asyncio.CancelledError:
             raise self._interrupted() from None
         except OSError as error:
             raise RunEnded(f"In {self.section}: {error}.") from None
         finally:
-            if self.km and self.km.has_kernel:
-                await self._async_cleanup_kernel()
             if hasattr(signal, "pthread_sigmask"):
                 signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
-    async def _start(self) -> None:
+    async def _start(self, scratch: str) -> None:
         # What is set for other programs stays out: other packages, start-up files, settings.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        with (
-            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
-            tempfile.TemporaryFile() as words,
-        ):
-            environment["IPYTHONDIR"] = f"{scratch}/ipython"
-            # ipc has no port that another program could take
-            in_files = sys.platform != "win32" and len(scratch) <= LONGEST_SOCKET_FOLDER
-            self.km = OwnKernel(connection_file=f"{scratch}/kernel.json", transport="ipc" if in_files else "tcp")
-            options = {"cwd": str(self.folder), "env": environment, "stdout": words, "stderr": words}
+        environment["IPYTHONDIR"] = f"{scratch}/ipython"
+        # ipc has no port that another program could take
+        in_files = sys.platform != "win32" and len(scratch) <= LONGEST_SOCKET_FOLDER
+        self.km = OwnKernel(connection_file=f"{scratch}/kernel.json", transport="ipc" if in_files else "tcp")
+        with tempfile.TemporaryFile() as words:
             try:
-                await self.async_start_new_kernel(**options)
+                folder = str(self.folder)
+                await self.async_start_new_kernel(cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=words)
                 await self.async_start_new_kernel_client()
             except RuntimeError as error:
                 words.seek(0)
                 last = words.read().decode(errors="replace").strip().splitlines()[-1:]
                 raise RunEnded(f"The kernel did not start: {last[0] if last else error}") from None
-            self.nb.metadata["language_info"] = (await self.kc.kernel_info(reply=True))["content"]["language_info"]
-        # Both ends being connected, nobody needs the folder any more; so a run that is killed leaves none.
+        self.nb.metadata["language_info"] = (await self.kc.kernel_info(reply=True))["content"]["language_info"]
         self.shutdown_kernel = "graceful"
         self._main = None
+
+    async def _end_kernel(self) -> None:
+        if self.km and self.km.has_kernel:
+            if self._signal is not None:
+                self.km.shutdown_wait_time = SHUTDOWN_WAIT_S
+            await self._async_cleanup_kernel()
 
     async def _execute_cells(self) -> None:
         life = asyncio.create_task(self._show_life())
@@ -225,7 +233,8 @@ class Execution(NotebookClient):
             asyncio.get_running_loop().call_later(INTERRUPT_AGAIN_S, self._interrupt)
 
     def _interrupted(self) -> RunEnded:
-        return RunEnded(f"In {self.section}: interrupted.", 128 + (self._signal or signal.SIGINT))
+        what = "ended, since what it says can't be written" if self.terminal.reader_gone else "interrupted"
+        return RunEnded(f"In {self.section}: {what}.", 128 + (self._signal or signal.SIGINT))
 
     def _ended_by(self, error: CellExecutionError | DeadKernelError, cell: NotebookNode) -> RunEnded:
         if self._signal is not None or getattr(error, "ename", "") == "KeyboardInterrupt":
