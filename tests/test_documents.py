@@ -59,15 +59,18 @@ def test_readme_says_what_was_measured():
 
 
 def imported(path: Path) -> set[str]:
-    """The names of our own modules that a file imports."""
-    ours = {file.stem for file in [*ROOT.glob("*.py"), *ROOT.glob("harness/*.py")]} | {"harness", "local_kafka"}
-    names: set[str] = set()
+    """Our own modules that a file imports; of the local Kafka's, the package."""
+    modules: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {part for alias in node.names for part in alias.name.split(".")[:2]}
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "harness":
+            modules |= {f"harness.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names |= set((node.module or "").split(".")[:2]) | {alias.name for alias in node.names}
-    return names & ours
+            modules.add(node.module or "")
+    ours = {file.stem for file in ROOT.glob("*.py")} | {"harness", "local_kafka"}
+    packages = {module for module in modules if module.split(".")[0] in ours}
+    return {module.split(".")[1] if module.startswith("harness.") else module.split(".")[0] for module in packages}
 
 
 def test_imports_run_one_way():
