@@ -33,8 +33,8 @@ from harness.config import ClientConfig, producer_settings
 from harness.errors import ClusterError, ResultsError
 from harness.measurement import PRIMER, await_statistics, prime
 from harness.network import INTERVAL_S, Network
-from harness.results import Record, Results, load_results, new_folder, newest
 from harness.report import summarize
+from harness.results import Record, Results, load_results, new_folder, newest
 from harness.runs import batches_frame, order_of_runs, require_complete, rounds
 from harness.stop import StopButton
 from harness.topics import end_offsets, ensure_topic, topic_metadata

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from harness.answers import Line
 from harness.report import approx, doubts
 from harness.runs import ProducerRun, quantity
 
@@ -56,8 +55,8 @@ def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:
     return figure, caption
 
 
-def law(points: pd.DataFrame, line: Line) -> tuple[Figure, str]:
-    """Time per message against round trip, with the line; and the caption.
+def law(points: pd.DataFrame, slope: float, own_ms: float) -> tuple[Figure, str]:
+    """Time per message against round trip, with the line of this slope and value at 0; and the caption.
 
     ``points`` has the columns ``mode``, ``round_trip_ms`` and ``message_ms``.
     """
@@ -66,13 +65,13 @@ def law(points: pd.DataFrame, line: Line) -> tuple[Figure, str]:
         look = {"color": COLOURS[str(mode)], "marker": MARKERS[str(mode)], "label": mode}
         axes.plot(some["round_trip_ms"], some["message_ms"], ls="", **look)
     x = numpy.geomspace(points["round_trip_ms"].min(), points["round_trip_ms"].max())
-    axes.plot(x, line.slope * x + line.own_ms, color=COLOURS["sync"], lw=1)
+    axes.plot(x, slope * x + own_ms, color=COLOURS["sync"], lw=1)
     axes.set(xscale="log", yscale="log")
-    title = f"A millisecond of round trip costs the synchronous producer {approx(line.slope)} ms a message"
+    title = f"A millisecond of round trip costs the synchronous producer {approx(slope)} ms a message"
     label(axes, title, "round trip, measured before the runs (ms)", "time per message (ms)")
     _legend(axes)
     caption = "Time per message against the round trip, on log scales. Squares: sync, with the line fitted to them, "
-    return figure, f"{caption}{approx(line.slope)} x round trip + {approx(line.own_ms)} ms. Circles: async."
+    return figure, f"{caption}{approx(slope)} x round trip + {approx(own_ms)} ms. Circles: async."
 
 
 def outage(batches: pd.DataFrame, outages: Mapping[int, tuple[float, float]]) -> tuple[Figure, str]:
