@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import sys
 import threading
 import time
@@ -49,33 +50,26 @@ Config = Mapping[str, str]
 Places = Mapping[str, Config]  # HERE and FAR, or one of them
 KeyValue = tuple[bytes, bytes]
 Row = dict[str, object]
+Way = Callable[[], list[Row]]  # measures something once
+Ways = dict[tuple[object, ...], Way]
 
 # --- How a measurement goes ------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A part of a measurement: its name, about how many seconds it takes, what makes its rows, and their labels."""
+def in_turns(repeats: int, columns: Sequence[str], ways: Ways, about_s: float = 1.5) -> pd.DataFrame:
+    """Each way in turn, again and again; every second round backwards, so that a drift affects all alike.
 
-    name: str
-    seconds: float
-    measure: Callable[[], list[Row]]
-    labels: Mapping[str, object] = dataclasses.field(default_factory=dict)
-
-
-def carry_out(parts: Sequence[Part]) -> pd.DataFrame:
-    """Measure part after part, with a line that says how much is left; the rows of all, with their labels."""
+    A line says which is under way and how much time is left; a way takes ``about_s`` seconds. The rows that it returns
+    get the round as ``repeat``, and the parts of the way's key in these columns.
+    """
+    turns = list(rounds(repeats, ways))
     rows: list[Row] = []
-    with show.time_left([(part.name, part.seconds) for part in parts]) as begin:
-        for part in parts:
-            begin(part.name)
-            rows += [{**part.labels, **row} for row in part.measure()]
+    with show.time_left([(str(key), about_s) for _, key in turns]) as begin:
+        for repeat, key in turns:
+            begin(", ".join(map(str, key)))
+            labels = dict(zip(columns, key, strict=True))
+            rows += [{**labels, "repeat": repeat, **row} for row in ways[key]()]
     return pd.DataFrame(rows)
-
-
-def in_turns(repeats: int, ways: Iterable[Part]) -> list[Part]:
-    """Each way in turn, again and again; every second round backwards, so that a drift affects all alike."""
-    return [dataclasses.replace(way, labels={**way.labels, "repeat": repeat}) for repeat, way in rounds(repeats, ways)]
 
 
 def open_results(saved_run: str = "", saved_further: str = "") -> Results:
@@ -96,19 +90,6 @@ def open_results(saved_run: str = "", saved_further: str = "") -> Results:
     record = Record(kind="further", cluster=f"local Apache Kafka {KAFKA_VERSION}", saved_run=near.folder.as_posix())
     record.rehearsal = far.folder.as_posix() if far else ""
     return Results(new_folder("further"), record)
-
-
-def examined(results: Results) -> tuple[Results, Results | None]:
-    """The saved run that these results examine, and the rehearsal if there is one."""
-    rehearsal = results.record.rehearsal
-    return load_results(results.record.saved_run), load_results(rehearsal) if rehearsal else None
-
-
-def about(record: Record) -> pd.DataFrame:
-    """What a reader needs to know of where it was measured."""
-    names = ("date", "cluster", "saved_run", "rehearsal", "cpu", "cores", "load_average", "confluent_kafka")
-    rows = {name.replace("_", " "): [str(getattr(record, name))] for name in names}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=[""])
 
 
 def once(results: Results, name: str, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -143,21 +124,24 @@ class Clusters(contextlib.ExitStack):
         if brokers not in self._started:
             # what can be moved later has to be at a distance from the start
             kafka = LocalKafka(brokers, distance_ms=FAR_MS if brokers == 3 else 0)
-            crowd_s = 45 if brokers == 3 else 5
+            crowd_s = warm_up.CROWD_S["distant" if brokers == 3 else "local"]
 
             def start() -> list[Row]:
                 self.enter_context(kafka)
-                kafka.distance_ms = 0  # far away, a crowd would make too few messages to warm anything
+                if brokers == 3:
+                    kafka.distance_ms = 0  # far away, a crowd would make too few messages to warm anything
                 ensure_topic(kafka.config, TOPIC)
                 return []
 
             def warm() -> list[Row]:
                 messages = kh.make_messages("warm", MESSAGES)
                 warm_up.crowd(kafka.config, TOPIC, messages, kh.produce_sync, seconds=crowd_s)
-                warm_up.in_turns(kafka.config, TOPIC, messages, kh.produce_async, kh.produce_sync, seconds=8)
+                warm_up.in_turns(
+                    kafka.config, TOPIC, messages, kh.produce_async, kh.produce_sync, seconds=warm_up.TURNS_S
+                )
                 return []
 
-            carry_out([Part("Starting Kafka", 4 * brokers, start), Part("Warming up", crowd_s + 8, warm)])
+            in_turns(1, [""], {("Starting Kafka",): start, ("Warming up",): warm}, about_s=crowd_s)
             self._started[brokers] = kafka
         return self._started[brokers]
 
@@ -227,7 +211,15 @@ def send(
 # --- 1. What if nobody looks? ----------------------------------------------------------------------------------------
 
 
-def careless(producer: Producer, topic: str, values: Iterable[bytes], looks: bool, flushes: bool) -> list[str]:
+def careless(
+    producer: Producer,
+    topic: str,
+    values: Iterable[bytes],
+    *,
+    looks: bool = True,
+    polls: bool = True,
+    flushes: bool = True,
+) -> list[str]:
     """A loop as many publish it: what it knows failed."""
     failed: list[str] = []
 
@@ -237,38 +229,28 @@ def careless(producer: Producer, topic: str, values: Iterable[bytes], looks: boo
 
     for value in values:
         producer.produce(topic, value, on_delivery=report if looks else None)
-        producer.poll(0)
+        if polls:
+            producer.poll(0)
     if flushes:
         producer.flush()
     return failed
 
 
-def no_poll(producer: Producer, topic: str, values: Iterable[bytes]) -> list[str]:
-    """The commonest slip: no ``poll()``, so no report is served, and each message keeps its place in the queue."""
-    try:
-        for value in values:
-            producer.produce(topic, value, on_delivery=lambda error, message: None)
-    except BufferError as error:
-        return [str(error)]
-    return []
-
-
 def nobody_polls(producer: Producer, topic: str, values: Iterable[bytes]) -> list[str]:
-    """Another slip: to wait for a report that nobody serves."""
+    """Another slip: to wait for the callback, while nobody polls who could call it."""
     answered = threading.Event()
     for value in values:
         producer.produce(topic, value, on_delivery=lambda error, message: answered.set())
-    return [] if answered.wait(PATIENCE_S) else [f"no answer within {PATIENCE_S} s"]
+    return [] if answered.wait(3) else ["no answer within 3 s"]
 
 
-PATIENCE_S = 3
 SMALL = b"." * 100
 HUNDRED = [SMALL] * 100
 PROGRAMS: dict[str, Callable[[Producer, str, Iterable[bytes]], list[str]]] = {
-    "no callback": partial(careless, looks=False, flushes=True),
-    "no flush": partial(careless, looks=True, flushes=False),
-    "callback and flush": partial(careless, looks=True, flushes=True),
-    "no poll": no_poll,
+    "no callback": partial(careless, looks=False),
+    "no flush": partial(careless, flushes=False),
+    "callback and flush": careless,
+    "no poll": partial(careless, polls=False),
     "waits for its callback, nobody polls": nobody_polls,
 }
 FAULTS: dict[str, tuple[dict[str, object], list[bytes]]] = {  # settings, and what is sent
@@ -282,29 +264,30 @@ IMPATIENT = {"message.timeout.ms": 2_000, "topic.metadata.propagation.max.ms": 1
 
 
 def nobody_looks(config: Config) -> pd.DataFrame:
-    """What if nobody looks? How many messages have ``arrived``, and of how many failures the program knows."""
+    """What if nobody looks? How many messages have ``arrived``, and how many errors the program has ``seen``."""
     *faults, queue = FAULTS
-    *programs, no_poll, nobody_polls = PROGRAMS
-    cases = [*itertools.product(faults, programs), (queue, no_poll), ("none", nobody_polls)]
-    parts = []
-    for number, (fault, program) in enumerate(cases):
-        measure = partial(_try_program, config, f"nobody-looks-{number}", fault, program)
-        parts.append(Part(program, 2, measure, {"fault": fault, "program": program}))
-    return carry_out(parts)
+    *programs, no_poll, waits = PROGRAMS
+    cases = [*itertools.product(faults, programs), (queue, no_poll), ("none", waits)]
+    ways: Ways = {case: partial(_try_program, config, *case) for case in cases}
+    return in_turns(1, ("fault", "program"), ways)
 
 
-def _try_program(config: Config, topic: str, fault: str, program: str) -> list[Row]:
+def _try_program(config: Config, fault: str, program: str) -> list[Row]:
     settings, values = FAULTS[fault]
+    topic = "nobody-looks-" + "-".join(re.findall(r"\w+", f"{fault} {program}"))
     has_topic = fault != "no such topic"
     if has_topic:
         ensure_topic(config, topic)
     producer = Producer(ClientConfig(config) | IMPATIENT | settings | {"logger": quiet_logger()})
-    with ThreadPoolExecutor(1) as pool:  # not in this thread: the client would lose an interrupt in its callback
-        failed = pool.submit(PROGRAMS[program], producer, topic, values).result()
+    try:
+        with ThreadPoolExecutor(1) as pool:  # not in this thread: the client would lose an interrupt in its callback
+            failed = pool.submit(PROGRAMS[program], producer, topic, values).result()
+    except BufferError as error:
+        failed = [str(error)]
     del producer  # as at the program's end
     arrived = sum(end_offsets(config, topic).values()) if has_topic else 0
     reason = failed[0] if failed else ""
-    return [{"sent": len(values), "arrived": arrived, "known": len(failed), "reason": reason}]
+    return [{"sent": len(values), "arrived": arrived, "seen": len(failed), "reason": reason}]
 
 
 # --- 2. What if the program dies? ------------------------------------------------------------------------------------
@@ -344,7 +327,8 @@ def program_dies(config: Config, topic: str = TOPIC, kills: int = KILLS) -> pd.D
             child.join()
         return [{"run_id": run_id, "handed_over": handed_over.value}]
 
-    table = carry_out(in_turns(kills, [Part(way, 1.2, partial(kill_one, way), {"way": way}) for way in WAITS_OF]))
+    ways: Ways = {(way,): partial(kill_one, way) for way in WAITS_OF}
+    table = in_turns(kills, ["way"], ways)
     time.sleep(1)  # what is still in the network's buffers arrives
     counts = zip(table["run_id"], table["handed_over"], strict=True)
     sent = {run_id: partial(make_quickly, run_id, count) for run_id, count in counts}
@@ -369,11 +353,8 @@ OUTAGES = (("async", 1, 6), ("sync", 1, 6), ("async", 3, 12), ("sync", 3, 12))  
 
 def brokers_die(cases: Sequence[tuple[str, int, float]] = OUTAGES) -> pd.DataFrame:
     """What if a broker is killed while a source offers messages? A row a batch."""
-    parts = []
-    for mode, brokers, seconds in cases:
-        about_s = seconds + 4 * brokers + 12
-        parts.append(Part(f"{mode}, brokers: {brokers}", about_s, partial(_broker_dies, mode, brokers, seconds)))
-    return carry_out(parts)
+    ways: Ways = {case: partial(_broker_dies, *case) for case in cases}
+    return in_turns(1, ("mode", "brokers", "seconds"), ways, about_s=28)
 
 
 def _broker_dies(mode: str, brokers: int, seconds: float, after_s: float = 1.0) -> list[Row]:
@@ -405,7 +386,7 @@ def _broker_dies(mode: str, brokers: int, seconds: float, after_s: float = 1.0) 
             if fault.ident:  # it has been started
                 fault.join()
         found = kh.read_back(kafka.config, TOPIC, {mode: messages})
-    table = batches_frame([run]).assign(brokers=brokers, killed_s=clock["killed"] - clock["begin"])
+    table = batches_frame([run]).assign(killed_s=clock["killed"] - clock["begin"])
     table = table.assign(**found.iloc[0][["missing", "duplicated", "out_of_order"]])
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
@@ -419,14 +400,12 @@ MOST_WAITS = {HERE: 400, FAR: 40}  # of a run
 def waits_between(places: Places, repeats: int = 3) -> pd.DataFrame:
     """What lies between waiting after each message and waiting once (0 as ``k``)?"""
     messages = kh.make_messages("between", MESSAGES)
-    parts = []
+    ways: Ways = {}
     for place, config in places.items():
-        ways = [Part(f"one wait, {place}", 1.5, partial(send, config, TOPIC, messages), {"place": place, "k": 0})]
+        ways[place, 0] = partial(send, config, TOPIC, messages)
         for k in WAITS:
-            measure = partial(send, config, TOPIC, messages[: MOST_WAITS[place] * k], k)
-            ways.append(Part(f"a wait for {k:,}, {place}", 2, measure, {"place": place, "k": k}))
-        parts += in_turns(repeats, ways)
-    return carry_out(parts)
+            ways[place, k] = partial(send, config, TOPIC, messages[: MOST_WAITS[place] * k], k)
+    return in_turns(repeats, ("place", "k"), ways)
 
 
 # --- 5. How does distance matter? ------------------------------------------------------------------------------------
@@ -441,42 +420,39 @@ def law_of_distance(clusters: Clusters, repeats: int = 3, seconds: float = 0.6) 
     21 times of a question that a broker answers at once, for metadata.
     """
     messages = kh.make_messages("law", MESSAGES)
-    parts = []
+    tables = []
     for ms in ROUND_TRIPS_MS:
-        config = clusters.away(ms)  # it is the same for every distance
-        shares = {"async": messages, "sync": messages[: max(16, int(1000 * seconds / (ms + 3)))]}
-        ways = [
-            Part(f"{mode}, {ms} ms away", 2, partial(timed, mode, config, TOPIC, share), {"mode": mode, "set_ms": ms})
-            for mode, share in shares.items()
-        ]
-        labels = {"mode": "question", "set_ms": ms}
-        parts.append(Part(f"Moving {ms} ms away", 2, partial(_ask, clusters, ms), labels))
-        parts += in_turns(repeats, ways)
-    return carry_out(parts)
+        config = clusters.away(ms)
+        few = messages[: max(16, int(1000 * seconds / (ms + 3)))]
+        ways: Ways = {
+            ("question", ms): partial(_ask, config),
+            ("async", ms): partial(timed, "async", config, TOPIC, messages),
+            ("sync", ms): partial(timed, "sync", config, TOPIC, few),
+        }
+        tables.append(in_turns(repeats, ("mode", "set_ms"), ways))
+    return pd.concat(tables)
 
 
-def _ask(clusters: Clusters, ms: float) -> list[Row]:
-    with connect(AdminClient, clusters.away(ms)) as connection:
-        times = []
-        for _ in range(21):
+def _ask(config: Config) -> list[Row]:
+    times = []
+    with connect(AdminClient, config) as connection:
+        for _ in range(22):
             asked = perf_counter()
             topic_metadata(connection, TOPIC)
             times.append(perf_counter() - asked)
-    return [{"messages": 1, "elapsed_s": min(times)}]
+    return [{"messages": 1, "elapsed_s": min(times[1:])}]  # the first has to connect
 
 
 def law_of_requests(config: Config, repeats: int = 5) -> pd.DataFrame:
     """What does the asynchronous time far away depend on? Partitions, idempotence, linger; with requests and times."""
     messages = kh.make_messages("requests", MESSAGES)
-    ways = []
-    for partitions, idempotence, linger_ms in itertools.product((1, 6, 24), (True, False), (5, 100)):
+    ways: Ways = {}
+    for partitions, idempotence, linger_ms in itertools.product((1, 6, 24), ("on", "off"), (5, 100)):
         topic = f"partitions-{partitions}"
         ensure_topic(config, topic, partitions=partitions)
-        settings = {"enable.idempotence": idempotence, "linger.ms": linger_ms}
-        labels = {"partitions": partitions, "idempotence": "on" if idempotence else "off", "linger_ms": linger_ms}
-        name = f"{partitions} partitions, idempotence {labels['idempotence']}, linger {linger_ms}"
-        ways.append(Part(name, 2, partial(send, config, topic, messages, settings=settings), labels))
-    return carry_out(in_turns(repeats, ways))
+        settings = {"enable.idempotence": idempotence == "on", "linger.ms": linger_ms}
+        ways[partitions, idempotence, linger_ms] = partial(send, config, topic, messages, settings=settings)
+    return in_turns(repeats, ("partitions", "idempotence", "linger_ms"), ways)
 
 
 # --- 6. What does safety cost? ---------------------------------------------------------------------------------------
@@ -493,17 +469,12 @@ WAITED = {HERE: 1_000, FAR: 30}  # synchronous messages of a run
 def safety(places: Places, repeats: int = 3) -> pd.DataFrame:
     """What do acknowledgements and idempotence cost, waiting once and waiting for each message?"""
     messages = kh.make_messages("safety", MESSAGES)
-    parts = []
-    for place, config in places.items():
-        ways = []
-        for name, settings in SAFETY.items():
-            labels = {"place": place, "settings": name}
-            once_only = partial(send, config, TOPIC, messages, settings=settings)
-            for_each = partial(send, config, TOPIC, messages[: WAITED[place]], 1, settings=settings)
-            ways.append(Part(f"async, {name}, {place}", 1.5, once_only, labels | {"mode": "async"}))
-            ways.append(Part(f"sync, {name}, {place}", 2, for_each, labels | {"mode": "sync"}))
-        parts += in_turns(repeats, ways)
-    return carry_out(parts)
+    ways: Ways = {}
+    for (place, config), (name, settings) in itertools.product(places.items(), SAFETY.items()):
+        few = messages[: WAITED[place]]
+        ways[place, "async", name] = partial(send, config, TOPIC, messages, settings=settings)
+        ways[place, "sync", name] = partial(send, config, TOPIC, few, 1, settings=settings)
+    return in_turns(repeats, ("place", "mode", "settings"), ways)
 
 
 NEW_PRODUCERS = {"idempotent": (True, False), "idempotent, asks first": (True, True), "not idempotent": (False, False)}
@@ -514,11 +485,9 @@ def first_message(places: Places, repeats: int = 5) -> pd.DataFrame:
 
     One of the producers asks for metadata first, which it then has to wait for.
     """
-    parts = []
-    for (place, config), (name, how) in itertools.product(places.items(), NEW_PRODUCERS.items()):
-        labels = {"place": place, "producer": name}
-        parts.append(Part(f"first message, {name}, {place}", 1, partial(_first_message, config, *how), labels))
-    return carry_out(in_turns(repeats, parts))
+    cases = itertools.product(places.items(), NEW_PRODUCERS.items())
+    ways: Ways = {(place, name): partial(_first_message, config, *how) for (place, config), (name, how) in cases}
+    return in_turns(repeats, ("place", "producer"), ways)
 
 
 def _first_message(config: Config, idempotent: bool, asks: bool) -> list[Row]:
@@ -537,7 +506,7 @@ def _first_message(config: Config, idempotent: bool, asks: bool) -> list[Row]:
 # --- 7. One message from a web handler -------------------------------------------------------------------------------
 
 Deliver = Callable[[bytes, bytes], Awaitable[object]]
-Way = Callable[[], contextlib.AbstractAsyncContextManager[Deliver]]
+Server = Callable[[], contextlib.AbstractAsyncContextManager[Deliver]]  # what requests share
 EVERY_S = 0.1  # a message of the steady source
 
 
@@ -613,7 +582,7 @@ async def plain_producer(config: Config, polls: bool) -> AsyncIterator[Deliver]:
                 thread.join()
 
 
-async def handle_requests(way: Way, count: int, at_once: bool) -> list[Row]:
+async def handle_requests(server: Server, count: int, at_once: bool) -> list[Row]:
     """Requests that each deliver a message: ten a second, or one after another; the seconds that each waited."""
     stop = StopButton()  # the main thread's; see there
 
@@ -622,7 +591,7 @@ async def handle_requests(way: Way, count: int, at_once: bool) -> list[Row]:
         await deliver_one(key, value)
         return perf_counter() - began
 
-    async with way() as deliver_one:
+    async with server() as deliver_one:
         requests = []
         for key, value in kh.make_messages("handler", count):
             stop.check()
@@ -635,30 +604,26 @@ async def handle_requests(way: Way, count: int, at_once: bool) -> list[Row]:
     return [{"wait_s": wait_s, "in_time": in_time, "stop_s": stop_s} for wait_s in waits]
 
 
-def in_a_loop(way: Way, count: int, at_once: bool) -> list[Row]:
+def in_a_loop(server: Server, count: int, at_once: bool) -> list[Row]:
     """The same in a thread, since the notebook's own has a loop already; the stop button ends it."""
     with StopButton(), ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(handle_requests(way, count, at_once))).result()
+        return pool.submit(lambda: asyncio.run(handle_requests(server, count, at_once))).result()
 
 
 def web_handler(config: Config, seconds: float = 6) -> pd.DataFrame:
     """How long does a request wait that sends one message and has to know that it arrived?"""
     count = round(seconds / EVERY_S)
-    as_it_comes: Way = partial(aio_producer, config)
-    slowly = partial(in_a_loop, as_it_comes, 4, False)
-    parts = [
-        Part("AIOProducer, one by one", 10, slowly, {"way": "AIOProducer, one by one"}),
-        Part("AIOProducer", 2 * seconds + 5, partial(in_a_loop, as_it_comes, 2 * count, True), {"way": "AIOProducer"}),
-    ]
-    remedies: dict[str, Way] = {
-        "AIOProducer, batch_size=1, a task polls": partial(aio_producer, config, 1, True),
-        "Producer, a thread polls": partial(plain_producer, config, True),
-        "Producer, threads wait": partial(plain_producer, config, False),
+    as_it_comes: Server = partial(aio_producer, config)
+    polled: Server = partial(aio_producer, config, 1, True)
+    threads: dict[bool, Server] = {polls: partial(plain_producer, config, polls) for polls in (True, False)}
+    ways: Ways = {
+        ("AIOProducer, one by one",): partial(in_a_loop, as_it_comes, 4, False),
+        ("AIOProducer",): partial(in_a_loop, as_it_comes, 2 * count, True),
+        ("AIOProducer, batch_size=1, a task polls",): partial(in_a_loop, polled, count, True),
+        ("Producer, a thread polls",): partial(in_a_loop, threads[True], count, True),
+        ("Producer, threads wait",): partial(in_a_loop, threads[False], count, True),
     }
-    parts += [
-        Part(name, seconds + 1, partial(in_a_loop, way, count, True), {"way": name}) for name, way in remedies.items()
-    ]
-    return carry_out(parts)
+    return in_turns(1, ["way"], ways, about_s=seconds + 3)
 
 
 # --- 8. Mistakes, measured -------------------------------------------------------------------------------------------
@@ -686,7 +651,7 @@ def mistakes(config: Config, repeats: int = 3) -> pd.DataFrame:
             connection.client.poll(0.1)
 
     few = messages[:200]
-    ways: dict[tuple[str, str], Callable[[], list[Row]]] = {
+    ways: Ways = {
         ("right", "async"): partial(sending, messages),
         ("right", "sync"): partial(sending, messages[:5_000], 1),
         ("poll(0) after each", "async"): partial(sending, messages, 1, poll_for(0)),
@@ -700,13 +665,10 @@ def mistakes(config: Config, repeats: int = 3) -> pd.DataFrame:
         ("a mean of rates", "async"): partial(_by_mean_rate, "async", config, messages),
         ("a mean of rates", "sync"): partial(_by_mean_rate, "sync", config, messages[:5_000]),
     }
-    parts = in_turns(
-        repeats,
-        [Part(f"{habit} ({mode})", 2, way, {"habit": habit, "mode": mode}) for (habit, mode), way in ways.items()],
-    )
-    parts.append(Part("a broker just started", 12, partial(_cold, messages), {"habit": "a broker just started"}))
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        return carry_out(parts)
+        warm = in_turns(repeats, ("habit", "mode"), ways, about_s=2)
+    cold = in_turns(1, ["habit"], {("a broker just started",): partial(_cold, messages)}, about_s=12)
+    return pd.concat([warm, cold])
 
 
 def _by_mean_rate(mode: str, config: Config, messages: Sequence[KeyValue]) -> list[Row]:
@@ -731,8 +693,7 @@ def same_twice(config: Config, blocks: int = 6) -> pd.DataFrame:
     messages = kh.make_messages("same", MESSAGES)
     shares = {"async": messages, "sync": messages[: MESSAGES // 4]}
     names = {mode: itertools.cycle(("A", "A again", "A again", "A")) for mode in PRODUCERS}
-    parts = []
-    for mode in order_of_runs(blocks):
-        measure = partial(timed, mode, config, TOPIC, shares[mode])
-        parts.append(Part(mode, 1.5, measure, {"mode": mode, "name": next(names[mode])}))
-    return carry_out(parts)
+    ways: Ways = {}
+    for number, mode in enumerate(order_of_runs(blocks)):
+        ways[mode, next(names[mode]), number] = partial(timed, mode, config, TOPIC, shares[mode])
+    return in_turns(1, ("mode", "name", "number"), ways)
