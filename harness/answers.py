@@ -9,7 +9,7 @@ from statistics import median
 
 import pandas as pd
 
-from harness.report import approx, joint, ratio_of_medians, rounded, run_times, summarize, verdict
+from harness.report import approx, joint, ratio_of_medians, rounded, run_times, verdict
 from harness.results import Results
 
 Range = tuple[float, float]
@@ -201,8 +201,7 @@ def distance(law: pd.DataFrame, requests: pd.DataFrame, rehearsal: Results | Non
         "async: round trips more in a whole run": (longer, (1, 10)),
     }
     if rehearsal:
-        sync = summarize(rehearsal.runs)["sync"]
-        took = 1000 * sync["time_s"] / sync["messages"]
+        took = 1000 * rounded(median(run_times(rehearsal.runs, "sync"))) / rehearsal.record.num_messages
         away_ms = float(re.findall(r"([\d.]+) ms away", rehearsal.record.cluster)[0])
         foretold = line(law).own_ms + line(law).slope * (law["round_trip_ms"].min() + away_ms)
         rows["sync: ms a message in the rehearsal"] = ((took, took), (0.8 * foretold, 1.2 * foretold))
