@@ -347,6 +347,7 @@ def _send_on(config: Config, topic: str, run_id: str, wait_every: int, handed_ov
 # --- 3. What if a broker dies? ---------------------------------------------------------------------------------------
 
 SOURCE_RATE, SOURCE_BATCH = 1_000, 50  # messages a second, and in a batch, while a broker dies
+KILLED_AFTER_S = 1.0
 DEAD_S = 1.0  # from killing a lone broker to starting it again
 OUTAGES = (("async", 1, 6), ("sync", 1, 6), ("async", 3, 12), ("sync", 3, 12))  # mode, brokers, seconds
 
@@ -357,7 +358,7 @@ def brokers_die(cases: Sequence[tuple[str, int, float]] = OUTAGES) -> pd.DataFra
     return in_turns(1, ("mode", "brokers", "seconds"), ways, about_s=28)
 
 
-def _broker_dies(mode: str, brokers: int, seconds: float, after_s: float = 1.0) -> list[Row]:
+def _broker_dies(mode: str, brokers: int, seconds: float) -> list[Row]:
     messages = kh.make_messages(mode, round(seconds * SOURCE_RATE))
     clock: dict[str, float] = {}
 
@@ -377,7 +378,7 @@ def _broker_dies(mode: str, brokers: int, seconds: float, after_s: float = 1.0) 
             yield message
 
     with LocalKafka(brokers) as kafka:
-        fault = threading.Timer(after_s, outage)
+        fault = threading.Timer(KILLED_AFTER_S, outage)
         ensure_topic(kafka.config, TOPIC)
         try:
             run = require_complete(PRODUCERS[mode](kafka.config, TOPIC, offered(), batch_size=SOURCE_BATCH))
@@ -430,7 +431,7 @@ def law_of_distance(clusters: Clusters, repeats: int = 3, seconds: float = 0.6) 
             ("sync", ms): partial(timed, "sync", config, TOPIC, few),
         }
         tables.append(in_turns(repeats, ("mode", "set_ms"), ways))
-    return pd.concat(tables)
+    return pd.concat(tables, ignore_index=True)
 
 
 def _ask(config: Config) -> list[Row]:
@@ -668,7 +669,7 @@ def mistakes(config: Config, repeats: int = 3) -> pd.DataFrame:
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         warm = in_turns(repeats, ("habit", "mode"), ways, about_s=2)
     cold = in_turns(1, ["habit"], {("a broker just started",): partial(_cold, messages)}, about_s=12)
-    return pd.concat([warm, cold])
+    return pd.concat([warm, cold], ignore_index=True)
 
 
 def _by_mean_rate(mode: str, config: Config, messages: Sequence[KeyValue]) -> list[Row]:
