@@ -65,10 +65,14 @@ def judge(frame: pd.DataFrame, what: str, measured: Sequence[Range], predicted: 
 
 
 def _in_words(ends: Range) -> str:
-    low, high = ends
-    if high == inf:
-        return f"at least {approx(low)}"
-    return approx(low) if low == high else f"{approx(low)} to {approx(high)}"
+    low, high = map(_printed, ends)
+    if ends[1] == inf:
+        return f"at least {low}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _printed(end: float) -> str:
+    return f"{end:,.0f}" if end in (inf, -inf) or end == round(end) else approx(end)
 
 
 def extents(values: pd.DataFrame | Sequence[float]) -> list[Range]:
@@ -114,15 +118,14 @@ def nobody_looks(table: pd.DataFrame) -> Answer:
 
 
 def program_dies(table: pd.DataFrame) -> Answer:
-    """How many messages go with the program? Predicted: at most as many as it may have under way."""
-    may_lose: dict[str, Range] = {"sync": (0, 0), "wait after every 100": (0, 100), "async": (1, 100_000)}
-    lost = table.groupby("way", sort=False)["lost"].agg(["size", "median", "min", "max"])
+    """How many messages go with the program? Predicted: as many as it may have under way."""
+    may_lose: dict[str, Range] = {"sync": (0, 0), "wait after every 100": (0, 100), "async": (101, 100_000)}
+    lost = table.groupby("way", sort=False)["lost"].agg(["size", "median", "max"])
     shown = pd.DataFrame({"kills": lost["size"], "median loss": lost["median"].map(approx)})
     predicted = [may_lose[way] for way in lost.index.tolist()]
-    shown = judge(shown, "lost in a kill", extents(lost[["min", "max"]]), predicted)
+    shown = judge(shown.rename_axis(None), "largest loss", extents(lost["max"].tolist()), predicted)
     most = lost["max"].to_dict()
-    sync = f"sync {most['sync'] or 'none'}"
-    return Answer(f"A kill cost async up to {approx(most['async'])} messages, {sync}.", [shown.rename_axis(None)])
+    return Answer(f"A kill cost async up to {approx(most['async'])} messages, sync {most['sync'] or 'none'}.", [shown])
 
 
 def standstills(table: pd.DataFrame) -> dict[int, Range]:

@@ -59,7 +59,7 @@ def test_who_looks_and_who_does_not():
     ("sync", "hundred", "asyn", "expected"),
     [
         ([0, 0], [0, 74], [5, 3_000], ["as predicted"] * 3),
-        ([0, 1], [0, 120], [0, 0], ["not decided", "not decided", "not as predicted"]),
+        ([0, 1], [0, 120], [0, 0], ["not as predicted"] * 3),
     ],
 )
 def test_what_a_dying_program_loses(sync, hundred, asyn, expected):
