@@ -52,6 +52,7 @@ KeyValue = tuple[bytes, bytes]
 Row = dict[str, object]
 Way = Callable[[], list[Row]]  # measures something once
 Ways = dict[tuple[object, ...], Way]
+Report = Callable[[KafkaError | None, Message], None]
 
 # --- How a measurement goes ------------------------------------------------------------------------------------------
 
@@ -162,18 +163,41 @@ def timed(mode: str, config: Config, topic: str, messages: Sequence[KeyValue]) -
     return [{"messages": run.acknowledged, "elapsed_s": run.elapsed_s, "cpu_s": run.cpu_s}]
 
 
+def hand_over(
+    connection: Connection[Producer],
+    topic: str,
+    messages: Iterable[KeyValue],
+    report: Report,
+    every: int,
+    then: Callable[[Connection[Producer]], object],
+) -> int:
+    """The loop of this notebook: do ``then`` after every so many messages (0: never); return how many there were."""
+    number = 0
+    for number, (key, value) in enumerate(messages, start=1):
+        try:
+            connection.client.produce(topic, value, key, -1, report)
+        except BufferError:  # the queue is full
+            wait_for_all(connection)
+            connection.client.produce(topic, value, key, -1, report)
+        if every and number % every == 0:
+            then(connection)
+        elif number % 500 == 0:
+            connection.client.poll(0)
+    return number
+
+
 def send(
     config: Config,
     topic: str,
     messages: Iterable[KeyValue],
     every: int = 0,
     then: Callable[[Connection[Producer]], object] = wait_for_all,
-    report: Callable[[KafkaError | None, Message], None] | None = None,
+    report: Report | None = None,
     settings: Mapping[str, object] = {},
 ) -> list[Row]:
-    """The loop of this notebook: send, and wait after every so many messages, or only at the end (0).
+    """Hand over, wait at the end, and say how long that took, and how many requests the client made.
 
-    ``connecting_s`` is before its clock, ``queued_s`` are until all was handed over, ``elapsed_s`` until all arrived.
+    ``connecting_s`` is before the clock, ``queued_s`` are until all was handed over, ``elapsed_s`` until all arrived.
     """
     network = Network()
     failures: list[KafkaError] = []
@@ -189,14 +213,8 @@ def send(
         connected = perf_counter()
         await_statistics(connection, network, primers)
         network.begin()
-        number = 0
         started = perf_counter()
-        for number, (key, value) in enumerate(messages, start=1):
-            connection.client.produce(topic, value, key, -1, report or note)
-            if every and number % every == 0:
-                then(connection)
-            elif number % 500 == 0:
-                connection.client.poll(0)
+        number = hand_over(connection, topic, messages, report or note, every, then)
         queued = perf_counter()
         wait_for_all(connection)
         ended = perf_counter()
@@ -305,8 +323,11 @@ def make_quickly(run_id: str, count: int) -> Iterator[KeyValue]:
 
 def program_dies(config: Config, topic: str = TOPIC, kills: int = KILLS) -> pd.DataFrame:
     """What if the program is killed at random moments? ``lost`` are messages ``handed_over`` and not in the topic."""
-    context = multiprocessing.get_context("forkserver")  # TODO
-    context.set_forkserver_preload([__name__])  # so that what it takes to import is imported once
+    if sys.platform == "win32":
+        context = multiprocessing.get_context("spawn")
+    else:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])  # so that what it takes to import is imported once
     moments = random.Random(7)
     start = end_offsets(config, topic)
 
