@@ -348,5 +348,5 @@ def how_sure(saved: Results, same: pd.DataFrame) -> Answer:
     measured, predicted = zip(*rows.values(), strict=True)
     shown = judge(pd.DataFrame(index=list(rows)), "prediction", measured, predicted)
     shown["a message (microseconds)"] = [costs[name.partition(":")[0]][number % 2] for number, name in enumerate(rows)]
-    _, low, high = ratio_of_medians(*(run_times(saved.runs, mode) for mode in ("sync", "async")))
+    _, low, high = ratio_of_medians(run_times(saved.runs, "sync"), run_times(saved.runs, "async"))
     return Answer(f"A repeat at once would find a ratio of {approx(low)} to {approx(high)}.", [shown])
