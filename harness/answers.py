@@ -224,7 +224,7 @@ def law_of_requests(table: pd.DataFrame, near_s: float) -> pd.DataFrame:
     partitions = middle.index.get_level_values("partitions")
     law_s = (middle["requests"] / partitions * middle["request_ms"] / 1000).map(rounded)
     shown = pd.DataFrame(
-        {"requests": middle["requests"].map(approx), "a request (ms)": middle["request_ms"].map(approx)}
+        {"requests": middle["requests"].map(_printed), "a request (ms)": middle["request_ms"].map(approx)}
     )
     shown["law (s)"] = law_s.map(approx)
     least = law_s.where(middle.index.get_level_values("idempotence") == "on", 0)
