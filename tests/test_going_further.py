@@ -30,7 +30,7 @@ def test_published_outputs_are_those_of_the_saved_tables(committed, tmp_path):
     shutil.copytree(ROOT / "results", tmp_path / "results")
     again = execute(tmp_path, NOTEBOOK, saved_further=saved_folder(committed))
     check_outputs(again)
-    assert texts(again) == texts(committed)
+    assert texts(again) == [text for text in texts(committed) if not text.startswith("Ended after")]
 
 
 @pytest.mark.published
@@ -46,9 +46,11 @@ def test_published_answers_are_judged_and_listed_and_figures_described(committed
 
 @pytest.mark.published
 def test_it_is_read_in_ten_minutes(committed):
+    """Prose and rendered sentences together."""
     prose = [cell.source for cell in committed.cells if cell.cell_type == "markdown"]
-    shown = [text for text in texts(committed) if not text.startswith(("def ", "async def "))]
-    assert len(re.findall(r"[A-Za-z]{2,}", re.sub(r"\(http[^)]*\)", "", " ".join(prose + shown)))) <= 2_000
+    outputs = [output.get("data", {}) for cell in committed.cells for output in cell.get("outputs", [])]
+    said = " ".join(prose + [data.get("text/markdown", "") for data in outputs])
+    assert len(re.sub(r"\(http[^)]*\)", "", said).split()) <= 2_000
 
 
 def test_structure(committed):
