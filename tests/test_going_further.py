@@ -77,7 +77,7 @@ def test_an_interrupted_measurement_is_judged_before_anything_is_measured(tmp_pa
     results = Results(tmp_path / "results" / "stopped", Record(kind="local", num_messages=500))
     results.add_run(ProducerRun("async", stopped="no acknowledgement within 5 s"))
     with pytest.raises(CellExecutionError, match="complete runs of both producers"):
-        execute(tmp_path, NOTEBOOK, saved_run="results/stopped")
+        execute(tmp_path, NOTEBOOK, saved_run="results/stopped", saved_further="")
     assert [folder.name for folder in (tmp_path / "results").iterdir()] == ["stopped"]
 
 
