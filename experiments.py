@@ -93,13 +93,6 @@ def open_results(saved_run: str = "", saved_further: str = "") -> Results:
     return Results(new_folder("further"), record)
 
 
-def once(results: Results, name: str, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """A table of the results, measured and saved unless it is there already."""
-    if name not in results.tables:
-        results.add_table(name, measure())
-    return results.tables[name].copy()
-
-
 class Clusters(contextlib.ExitStack):
     """One broker here, and three that can be moved away; each started and warmed up when it is first asked for."""
 

@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 
-import pandas as pd
 import psutil
 import pytest
 from brokers import new_topic
@@ -18,7 +17,6 @@ import kafka_helpers as kh
 from harness import answers, warm_up
 from harness.client import connect
 from harness.errors import ClusterError
-from harness.results import Record, Results, load_results
 from harness.topics import end_offsets
 
 
@@ -146,17 +144,6 @@ def test_nobody_looks(kafka):
         assert reason in said
     assert rows["reason"].iloc[-2:].tolist() == ["Local: Queue full", "no answer within 3 s"]
     assert answers.nobody_looks(table).verdict == "as predicted"
-
-
-# --- What was measured before, and folders that don't serve ----------------------------------------------------------
-
-
-def test_what_is_saved_is_not_measured_again(tmp_path):
-    results = Results(tmp_path / "results", Record())
-    for expected in ([1], [1]):
-        table = experiments.once(results, "it", lambda: pd.DataFrame({"it": [len(results.tables) + 1]}))
-        assert table["it"].tolist() == expected
-    assert load_results(results.folder).tables["it"]["it"].tolist() == [1]
 
 
 # --- An experiment that is cut short ---------------------------------------------------------------------------------
