@@ -7,12 +7,12 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
-from IPython.display import Code, Image, Markdown, display, update_display
+from IPython.display import Code, Image, Markdown, display
 from matplotlib.figure import Figure
 
 from harness.report import duration
@@ -47,11 +47,13 @@ def show_settings(config: Mapping[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def time_left(parts: Sequence[tuple[str, float]]) -> Iterator[Callable[[str], None]]:
-    """Show in one line which of the parts is under way, of which the block tells, and about how much time is left."""
+def time_left(seconds: float) -> Iterator[Callable[[str], None]]:
+    """Show in one line what is under way, of which the block tells, and how much is left of an estimated time.
+
+    A thread draws the line again after eight seconds: a short run is never disturbed by it.
+    """
     shown = display({"text/plain": ""}, raw=True, display_id=True)
     began, coming, over = time.monotonic(), queue.SimpleQueue[str](), "over"
-    seconds = sum(some for _, some in parts)
 
     def draw() -> None:
         what = ""
@@ -61,8 +63,7 @@ def time_left(parts: Sequence[tuple[str, float]]) -> Iterator[Callable[[str], No
             elapsed = time.monotonic() - began
             left = f"about {duration(seconds - elapsed)} left" if elapsed < seconds else "longer than estimated"
             said = f"Ended after {duration(elapsed)}." if what == over else f"{what}; {left}"
-            if shown:
-                shown.update({"text/plain": said}, raw=True)
+            shown.update({"text/plain": said}, raw=True)
 
     thread = threading.Thread(target=draw)
     thread.start()
@@ -71,21 +72,6 @@ def time_left(parts: Sequence[tuple[str, float]]) -> Iterator[Callable[[str], No
     finally:
         coming.put(over)
         thread.join()
-
-
-def place_for_answer() -> None:
-    """Make a place that :func:`fill_in_answer` fills in later."""
-    display(Markdown("*The answer appears here.*"), display_id="answer")
-
-
-def fill_in_answer(markdown: str) -> None:
-    """Show the answer in the place that was made for it."""
-    update_display(Markdown(markdown), display_id="answer")
-
-
-def saved_in(folder: Path) -> None:
-    """Say where results are saved."""
-    print("Saved in", folder.as_posix())
 
 
 def show_figure(figure: Figure, name: str, caption: str, folder: Path | None = None) -> None:
