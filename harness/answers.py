@@ -252,6 +252,19 @@ def safety(table: pd.DataFrame, first: pd.DataFrame) -> Answer:
     return Answer(short, [judge(shown, "times as fast", measured, predicted), firsts])
 
 
+def cost_of_idempotence(table: pd.DataFrame, requests: pd.DataFrame) -> str:
+    """What idempotence costs the asynchronous producer, in a sentence: in each place, and with a single partition."""
+    found = rates(table[table["mode"] == "async"], ["place", "settings"])["rate"].map(approx).to_dict()
+    places = dict.fromkeys(place for place, _ in found)
+    usual = [
+        f"{found[place, 'acks=all, idempotent']} instead of {found[place, 'acks=all']} {place}" for place in places
+    ]
+    alone = requests[(requests["partitions"] == 1) & (requests["linger_ms"] == 5)]
+    seconds = alone.groupby("idempotence")["elapsed_s"].median().map(approx).to_dict()
+    single = f"with a single partition far away, {seconds['on']} s instead of {seconds['off']} s for a run"
+    return f"With idempotence async delivered {', '.join(usual)} messages a second; {single}."
+
+
 def first_message(table: pd.DataFrame) -> pd.DataFrame:
     """A new producer's first message. Predicted: idempotence waits for its timer, half a second after the start."""
     groups = table.groupby(["place", "producer"], sort=False)

@@ -182,6 +182,18 @@ def test_what_safety_costs():
     assert answers.safety(table, first_messages(0.05)).verdict == "not as predicted"
 
 
+def test_what_idempotence_costs_is_said_in_a_sentence():
+    times = {
+        ("here", "async", "acks=all, idempotent"): (20_000, [0.0613]),
+        ("here", "async", "acks=all"): (20_000, [0.05]),
+    }
+    by_partitions = {(1, "on", 5): (20_000, [0.21]), (1, "off", 5): (20_000, [0.088]), (6, "on", 5): (20_000, [0.1])}
+    said = answers.cost_of_idempotence(
+        turns(["place", "mode", "settings"], times), turns(["partitions", "idempotence", "linger_ms"], by_partitions)
+    )
+    assert "330,000 instead of 400,000 here" in said and "0.21 s instead of 0.088 s" in said
+
+
 def test_a_web_handler_waits():
     waits = {"AIOProducer, one by one": 2.0, "AIOProducer": 8.0, "Producer, a thread polls": 0.012}
     rows = [(way, wait_s, 0, 0.01) for way, wait_s in waits.items() for _ in range(4)]
