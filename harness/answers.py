@@ -255,7 +255,7 @@ def safety(table: pd.DataFrame, first: pd.DataFrame) -> Answer:
 def cost_of_idempotence(table: pd.DataFrame, requests: pd.DataFrame) -> str:
     """What idempotence costs the asynchronous producer, in a sentence: in each place, and with a single partition."""
     found = rates(table[table["mode"] == "async"], ["place", "settings"])["rate"].map(approx).to_dict()
-    places = dict.fromkeys(place for place, _ in found)
+    places = table["place"].unique().tolist()
     usual = [
         f"{found[place, 'acks=all, idempotent']} instead of {found[place, 'acks=all']} {place}" for place in places
     ]
