@@ -212,7 +212,7 @@ def distance(law: pd.DataFrame, requests: pd.DataFrame, rehearsal: Results | Non
         rows["sync: ms a message in the rehearsal"] = ((took, took), (0.8 * foretold, 1.2 * foretold))
     measured, predicted = zip(*rows.values(), strict=True)
     shown = judge(pd.DataFrame(index=list(rows)), "law", measured, predicted)
-    short = f"Sync pays {approx(line(law).slope)} round trips for each message, async a few in all."
+    short = f"Sync pays {approx(line(law).slope)} round trips for each message; async far fewer."
     return Answer(short, [shown, law_of_requests(requests, near_s)])
 
 
