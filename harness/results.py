@@ -253,13 +253,19 @@ def _decoded(folder: Path, content: bytes) -> Results:
     return Results(folder, record, saved.runs, tables=tables)
 
 
-def newest(kinds: Collection[str], *, parent: str = "results", num_messages: int | None = None) -> Results | None:
-    """The newest complete measurement on one of these kinds of cluster, of so many messages if given, or None."""
+def newest(
+    kinds: Collection[str], *, parent: str = "results", num_messages: int | None = None, tables: Collection[str] = ()
+) -> Results | None:
+    """The newest measurement of these kinds that serves: a complete one, of so many messages if that is given.
+
+    Where ``tables`` are named, one that has all of them serves, complete or not. None if there is none.
+    """
     serving = []
     for file in Path(parent).glob("*/results.json"):
         with contextlib.suppress(ResultsError):
             saved = load_results(file.parent, kinds)
-            if saved.complete and num_messages in (None, saved.record.num_messages):
+            whole = set(tables) <= set(saved.tables) if tables else saved.complete
+            if whole and num_messages in (None, saved.record.num_messages):
                 serving.append(saved)
     return max(serving, key=lambda saved: (saved.record.date, saved.folder.name), default=None)
 
