@@ -109,7 +109,7 @@ def what_varies(times: pd.Series, runs: pd.Series) -> dict[str, str]:
 
 
 def mistakes(table: pd.DataFrame) -> pd.DataFrame:
-    """What common habits make of the comparison, as going_further.ipynb has measured it; the right way is among them."""
+    """What common habits make of the comparison, as measured by going_further.ipynb; *right* is without any."""
     shown = table.set_index("habit").rename_axis(None)
     return pd.DataFrame(
         {
