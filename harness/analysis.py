@@ -106,16 +106,3 @@ def what_varies(times: pd.Series, runs: pd.Series) -> dict[str, str]:
         "slow batches": f"{slow.sum():,} of {len(slow):,}",
         "slow batches' share of the time": f"{times[slow].sum() / times.sum():.0%}",
     }
-
-
-def mistakes(table: pd.DataFrame) -> pd.DataFrame:
-    """What common habits make of the comparison, as measured by going_further.ipynb; *right* is without any."""
-    shown = table.set_index("habit").rename_axis(None)
-    return pd.DataFrame(
-        {
-            "async (s)": shown["async_s"].map(approx),
-            "sync (s)": shown["sync_s"].map(approx),
-            "times as fast": shown["ratio"].map(approx),
-            "why": shown["why"],
-        }
-    )

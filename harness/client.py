@@ -33,13 +33,24 @@ def meaning(lines: Iterable[str], explanations: Mapping[str, str] = EXPLANATIONS
     return None
 
 
+NO_ANSWER = {
+    KafkaError._TRANSPORT,
+    KafkaError._RESOLVE,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._MSG_TIMED_OUT,
+    KafkaError._TIMED_OUT_QUEUE,
+}
+
+
 def explain(error: object, heard: Iterable[str] = ()) -> str:
     """The client library's error, and what it had said before, as one plain clause with the remedy."""
     error = error.args[0] if isinstance(error, KafkaException) else error
     if known := meaning([str(error), *heard]):
         return known
-    if isinstance(error, KafkaError) and error.code() > 0:  # the codes of the client itself are below 0
-        return f"the cluster answered: {error.str().rstrip('.')}"
+    if isinstance(error, KafkaError) and error.code() not in NO_ANSWER:
+        who = "cluster answered" if error.code() > 0 else "client reports"  # its own codes are below 0
+        return f"the {who}: {error.str().rstrip('.')}"
     return "no answer came in time; check the network, bootstrap.servers and security.protocol"
 
 

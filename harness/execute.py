@@ -104,7 +104,7 @@ def save(run: Execution, path: Path, before: bytes | None) -> Path:
         if not problem:
             return path
         run.terminal.write_line(problem)
-    folder = path.parent / (run.saved_in or time.strftime("results/%Y-%m-%d_%H-%M-%S"))
+    folder = path.parent / (run.saved_in or time.strftime("results/%Y-%m-%d_%H-%M-%S", time.gmtime()))
     try:
         return save_copy(run.nb, folder, path)
     except OSError as error:
@@ -128,7 +128,7 @@ def end(run: Execution, reason: str, status: int) -> NoReturn:
         cell = parameters_cell(run.nb)
         names = [name for name in SAVED if cell and re.search(rf"(?m)^{name}\s*=", cell.source)]
         if names:
-            lines.append(f'To go on with that: make {SAVED[names[-1]]} P="{names[-1]}={run.saved_in}"')
+            lines.append(f'To go on from there: make {SAVED[names[-1]]} P="{names[-1]}={run.saved_in}"')
     run.terminal.end_line()
     with contextlib.suppress(OSError):
         print("\n".join(lines), file=sys.stderr, flush=True)

@@ -199,11 +199,18 @@ class Execution(NotebookClient):
             if self._signal is not None:  # it came before the kernel could be interrupted
                 self._interrupt()
         elif kind == "status" and content["execution_state"] == "idle" and self.task_poll_for_reply:
-            asyncio.get_running_loop().call_later(REPLY_WITHIN_S, self.task_poll_for_reply.cancel)
+            asyncio.get_running_loop().call_later(REPLY_WITHIN_S, self._stop_waiting, self.task_poll_for_reply)
         self._show(kind, content)
         if self.terminal.reader_gone and self._signal is None:
             self._press(signal.SIGPIPE)
         return super().process_message(msg, cell, cell_index)
+
+    def _stop_waiting(self, reply: asyncio.Task) -> None:
+        """Wait no longer for a reply that an interrupt has swallowed; without one, only ask again later."""
+        if self._signal is not None:
+            reply.cancel()
+        elif not reply.done():
+            asyncio.get_running_loop().call_later(REPLY_WITHIN_S, self._stop_waiting, reply)
 
     def _show(self, kind: str, content: dict) -> None:
         line = content.get("data", {}).get("text/plain", "")
@@ -223,12 +230,12 @@ class Execution(NotebookClient):
                 self._main.cancel()
             else:
                 self._interrupt()
-        elif time.monotonic() - self._signal_time > ONE_PRESS_S and self.km.has_kernel:
+        elif time.monotonic() - self._signal_time > ONE_PRESS_S and self.km and self.km.has_kernel:
             self.km.provisioner.process.kill()
 
     def _interrupt(self) -> None:
         """Interrupt the cell that runs, until it has ended."""
-        if self._listening and self.km.has_kernel:
+        if self._listening and self.km and self.km.has_kernel:
             self.km.provisioner.process.send_signal(signal.SIGINT)
             asyncio.get_running_loop().call_later(INTERRUPT_AGAIN_S, self._interrupt)
 

@@ -102,6 +102,7 @@ def measured(mode: str, config: Mapping[str, str], topic: str) -> Iterator["Meas
             with contextlib.suppress(Stopped):
                 yield run
         finally:
+            connection.stop.closing = True  # however often it is pressed, the run is brought to its end
             run.conclude()
         if run.result.complete:
             await_statistics(connection, network, sent + run.result.acknowledged)

@@ -463,6 +463,4 @@ def accounts_sentence(accounts: pd.DataFrame | None) -> str:
         clauses = [f"{arrived}: none missing, duplicated, damaged or out of order"]
     if failed := int(accounts["failed"].sum()):
         clauses.append(f"{quantity(failed, 'message')} failed, and {'is' if failed == 1 else 'are'} known")
-    if foreign := accounts.attrs.get("foreign"):
-        clauses.append(f"{quantity(foreign, 'message')} of other runs or programs left out")
     return "; ".join(clauses) + "."

@@ -30,7 +30,9 @@ class BatchTiming:
     acknowledged: Count = 0
     failed: Count = 0
     started_s: Amount = 0.0  # from the run's first produce() to this batch's first
-    reports: Count = 0  # delivery reports, of this batch or earlier ones, that the poll() at its end served
+    reports: Count = (
+        0  # of this batch or earlier ones, that the poll() at its end served (a text of statistics counts, too)
+    )
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Make a cluster ready to be measured: send messages that don't count, until they get no faster.
+"""Make a cluster ready to be measured: send messages that don't count, for a fixed time.
 
 Java compiles what is used often while it runs, so a broker that has just been started gets faster for some time. A
 cloud's brokers are warm, and its quotas forbid a crowd; they get the last step only.
@@ -58,11 +58,13 @@ def warm_up(
         ClusterError: the cluster can't be reached, or not all messages were delivered.
         KeyboardInterrupt: the user pressed the stop button.
     """
-    cluster.set_distance(0)
-    if cluster.kind in CROWD_S:
-        crowd(cluster.config, topic, messages, produce_sync, seconds=CROWD_S[cluster.kind])
-        in_turns(cluster.config, topic, messages, produce_async, produce_sync, seconds=TURNS_S)
-    cluster.set_distance(cluster.distance_ms)
+    try:
+        cluster.set_distance(0)
+        if cluster.kind in CROWD_S:
+            crowd(cluster.config, topic, messages, produce_sync, seconds=CROWD_S[cluster.kind])
+            alternate(cluster.config, topic, messages, produce_async, produce_sync, seconds=TURNS_S)
+    finally:
+        cluster.set_distance(cluster.distance_ms)
     legs = []
     for _ in range(LEGS):
         legs.append(require_complete(produce_sync(cluster.config, topic, for_seconds(leg_s, messages), batch_size=10)))
@@ -82,13 +84,15 @@ def crowd(
         for _ in range(CROWD):
             some = itertools.takewhile(lambda _: not over.is_set(), messages)
             pool.submit(produce_sync, impatient, topic, some, batch_size=1)
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends and not stop.pressed:
-            time.sleep(0.05)
-        over.set()
+        try:
+            ends = time.monotonic() + seconds
+            while time.monotonic() < ends and not stop.pressed:
+                time.sleep(0.05)
+        finally:
+            over.set()
 
 
-def in_turns(
+def alternate(
     config: Mapping[str, str],
     topic: str,
     messages: Sequence[KeyValue],

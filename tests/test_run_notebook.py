@@ -47,7 +47,7 @@ WAIT = """import os, pathlib, time
 pathlib.Path("kernel").write_text(str(os.getpid()))
 time.sleep(60)"""
 DEAF = f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n{WAIT}"
-GO_ON = 'What was measured is in results/one.\nTo go on with that: make run P="saved_run=results/one"\n'
+GO_ON = 'What was measured is in results/one.\nTo go on from there: make run P="saved_run=results/one"\n'
 
 
 class Folder:
