@@ -205,7 +205,7 @@ class Execution(NotebookClient):
             self._press(signal.SIGPIPE)
         return super().process_message(msg, cell, cell_index)
 
-    def _stop_waiting(self, reply: asyncio.Task) -> None:
+    def _stop_waiting(self, reply: asyncio.Future) -> None:
         """Wait no longer for a reply that an interrupt has swallowed; without one, only ask again later."""
         if self._signal is not None:
             reply.cancel()
