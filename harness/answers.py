@@ -307,7 +307,7 @@ WHY = {
     "serializing inside the clock": "json.dumps(asdict()) takes longer than sending",
     "the producer is made inside the clock": "connecting, and idempotence's timer",
     "a broker just started": "Java has compiled little yet",
-    "a producer for each batch": "connecting, and idempotence's timer, 40 times",
+    "a producer for each batch": "connecting 40 times",
     "poll(0.1) after each": "poll waits for the linger, flush does not",
     "sync by poll(0.1)": "poll waits for the linger, flush does not",
 }

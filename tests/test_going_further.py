@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
-from test_notebook import check_outputs, execute, headings, saved_folder, texts
+from notebooks import check_outputs, execute, headings, saved_folder, texts
 
 from harness import answers
 from harness.results import Record, Results
@@ -28,7 +28,7 @@ def committed() -> nbformat.NotebookNode:
 def test_published_outputs_are_those_of_the_saved_tables(committed, tmp_path):
     check_outputs(committed)
     shutil.copytree(ROOT / "results", tmp_path / "results")
-    again = execute(tmp_path, NOTEBOOK, saved_further=saved_folder(committed))
+    again = execute(NOTEBOOK, tmp_path, saved_further=saved_folder(committed))
     check_outputs(again)
     assert texts(again) == [text for text in texts(committed) if not text.startswith("Ended after")]
 
@@ -77,7 +77,7 @@ def test_an_interrupted_measurement_is_judged_before_anything_is_measured(tmp_pa
     results = Results(tmp_path / "results" / "stopped", Record(kind="local", num_messages=500))
     results.add_run(ProducerRun("async", stopped="no acknowledgement within 5 s"))
     with pytest.raises(CellExecutionError, match="complete runs of both producers"):
-        execute(tmp_path, NOTEBOOK, saved_run="results/stopped", saved_further="")
+        execute(NOTEBOOK, tmp_path, saved_run="results/stopped", saved_further="")
     assert [folder.name for folder in (tmp_path / "results").iterdir()] == ["stopped"]
 
 
