@@ -35,7 +35,7 @@ from harness.errors import ClusterError, ResultsError
 from harness.measurement import PRIMER, await_statistics, prime
 from harness.network import INTERVAL_S, Network
 from harness.report import summarize
-from harness.results import Record, Results, load_results, new_folder, newest
+from harness.results import ASSIGNMENT_KINDS, FURTHER_KINDS, Record, Results, load_results, new_folder, newest
 from harness.runs import batches_frame, order_of_runs, require_complete, rounds
 from harness.stop import StopButton
 from harness.topics import end_offsets, ensure_topic, topic_metadata
@@ -82,8 +82,8 @@ def open_results(saved_run: str = "", saved_further: str = "") -> Results:
         ResultsError: a folder can't be read, or there is no such measurement.
     """
     if saved_further:
-        return load_results(saved_further)
-    near = load_results(saved_run) if saved_run else newest(["local"], num_messages=MESSAGES)
+        return load_results(saved_further, FURTHER_KINDS)
+    near = load_results(saved_run, ASSIGNMENT_KINDS) if saved_run else newest(["local"], num_messages=MESSAGES)
     if near is None or len(summarize(near.runs)) < len(PRODUCERS):
         needed = "It takes a saved run with complete runs of both producers"
         raise ResultsError(f"{needed}: run assignment1.ipynb first, or name another in saved_run.")
@@ -121,7 +121,7 @@ class Clusters(contextlib.ExitStack):
             crowd_s = warm_up.CROWD_S["distant" if brokers == 3 else "local"]
 
             def start() -> list[Row]:
-                self.enter_context(kafka)
+                starting.enter_context(kafka)
                 if brokers == 3:
                     kafka.distance_ms = 0  # far away, a crowd would make too few messages to warm anything
                 ensure_topic(kafka.config, TOPIC)
@@ -130,12 +130,14 @@ class Clusters(contextlib.ExitStack):
             def warm() -> list[Row]:
                 messages = kh.make_messages("warm", MESSAGES)
                 warm_up.crowd(kafka.config, TOPIC, messages, kh.produce_sync, seconds=crowd_s)
-                warm_up.in_turns(
+                warm_up.alternate(
                     kafka.config, TOPIC, messages, kh.produce_async, kh.produce_sync, seconds=warm_up.TURNS_S
                 )
                 return []
 
-            in_turns(1, [""], {("Starting Kafka",): start, ("Warming up",): warm}, about_s=crowd_s)
+            with contextlib.ExitStack() as starting:  # if this is interrupted, it ends again
+                in_turns(1, [""], {("Starting Kafka",): start, ("Warming up",): warm}, about_s=crowd_s)
+                self.push(starting.pop_all())
             self._started[brokers] = kafka
         return self._started[brokers]
 
@@ -186,7 +188,7 @@ def send(
     every: int = 0,
     then: Callable[[Connection[Producer]], object] = wait_for_all,
     report: Report | None = None,
-    settings: Mapping[str, object] = {},
+    settings: Mapping[str, object] | None = None,
 ) -> list[Row]:
     """Hand over, wait at the end, and say how long that took, and how many requests the client made.
 
@@ -201,7 +203,9 @@ def send(
 
     statistics = {"statistics.interval.ms": round(1000 * INTERVAL_S)}
     began = perf_counter()
-    with connect(Producer, producer_settings(config) | settings | statistics, stats_cb=network.take) as connection:
+    with connect(
+        Producer, producer_settings(config) | (settings or {}) | statistics, stats_cb=network.take
+    ) as connection:
         primers = prime(connection, topic)
         connected = perf_counter()
         await_statistics(connection, network, primers)
@@ -565,8 +569,10 @@ async def aio_producer(config: Config, batch_size: int = 1000, polls: bool = Fal
         await producer.produce(TOPIC, PRIMER, PRIMER)
         await producer.flush()
         polling = asyncio.create_task(poll() if polls else asyncio.sleep(0))
-        yield deliver_one
-        polling.cancel()
+        try:
+            yield deliver_one
+        finally:
+            polling.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -212,7 +212,7 @@ def distance(law: pd.DataFrame, requests: pd.DataFrame, rehearsal: Results | Non
         rows["sync: ms a message in the rehearsal"] = ((took, took), (0.8 * foretold, 1.2 * foretold))
     measured, predicted = zip(*rows.values(), strict=True)
     shown = judge(pd.DataFrame(index=list(rows)), "law", measured, predicted)
-    short = f"Sync pays {approx(line(law).slope)} round trips for each message; async far fewer."
+    short = f"Sync pays {approx(line(law).slope)} round trips for each message, async some {approx(max(longer))} a run."
     return Answer(short, [shown, law_of_requests(requests, near_s)])
 
 
@@ -248,7 +248,7 @@ def safety(table: pd.DataFrame, first: pd.DataFrame) -> Answer:
     ]
     firsts = first_message(first)
     seconds = firsts["whole (s)"].iloc[0]
-    short = f"Little, but for the first message: with idempotence {seconds} s."
+    short = f"With idempotence a producer's first message takes {seconds} s; rates see below."
     return Answer(short, [judge(shown, "times as fast", measured, predicted), firsts])
 
 
@@ -293,7 +293,7 @@ def web_handler(table: pd.DataFrame) -> Answer:
     as_it_comes = ("AIOProducer, one by one", "AIOProducer")
     predicted: list[Range] = [(1_000, inf) if way in as_it_comes else (0, 100) for way in shown.index.tolist()]
     recipe = shown["median wait (ms)"].to_dict()["Producer, a thread polls"]
-    short = f"With a plain producer and a polling thread, which takes {recipe} ms."
+    short = f"A plain producer and a thread that polls: a request waits {recipe} ms (median)."
     return Answer(short, [judge(shown.rename_axis(None), "middle half (ms)", extents(middle), predicted)])
 
 

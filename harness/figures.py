@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from harness.report import approx, complete_runs, doubts
+from harness.report import approx, complete_runs, drift, standing_out
 from harness.runs import ProducerRun, quantity
 
 # From Okabe and Ito's colour-blind safe palette; blue is async and vermillion is sync, everywhere and nothing else is.
@@ -50,7 +50,11 @@ def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:
             low, high = approx(min(rates.values())), approx(max(rates.values()))
             caption += f" {mode.capitalize()}: {low} to {high} messages / s."
     axes.set(yscale="log", xlim=(0, len(runs) + 1))
-    title = "The runs drift, or one stands out" if doubts(runs) else "No drift was noticed, and no run stands out"
+    title = (
+        "The runs drift, or one stands out"
+        if standing_out(runs) + drift(runs)
+        else "No drift was noticed, and no run stands out"
+    )
     label(axes, title, "run, in the order of time", "messages / s")
     _legend(axes)
     return figure, caption
