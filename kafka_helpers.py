@@ -106,7 +106,7 @@ STATIONS = ("Ferry Plaza", "Mission Bay", "Embarcadero", "North Beach", "Civic C
 
 
 def make_events(run_id: str, count: int, *, seed: int = 7) -> Iterator[RideEvent]:
-    """The first ``count`` events of the stream that ``seed`` stands for; runs differ in their ``run_id`` only."""
+    """The first ``count`` events of the stream that ``seed`` stands for; runs differ in ``run_id`` only."""
     rng = random.Random(seed)
     time_of_event = datetime(2026, 1, 1, 6, tzinfo=UTC)
     for sequence in range(count):
@@ -149,7 +149,7 @@ def produce_async(config: Config, topic: str, messages: Messages, *, batch_size:
                 except (BufferError, KafkaException) as refusal:
                     # the queue is full: wait and try again; or the message is too large: it has failed
                     run.retry_or_fail(refusal, key, value, on_delivery)
-            timing.reports = run.serve_reports()  # poll(0): call on_delivery for messages that have arrived by now
+            timing.reports = run.serve_reports()  # poll(0): call on_delivery for what has arrived
             timing.elapsed_s = perf_counter() - started
         run.wait_for_all()  # wait once, at the end
     return run.result

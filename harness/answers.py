@@ -212,7 +212,9 @@ def distance(law: pd.DataFrame, requests: pd.DataFrame, rehearsal: Results | Non
         rows["sync: ms a message in the rehearsal"] = ((took, took), (0.8 * foretold, 1.2 * foretold))
     measured, predicted = zip(*rows.values(), strict=True)
     shown = judge(pd.DataFrame(index=list(rows)), "law", measured, predicted)
-    short = f"Sync pays {approx(line(law).slope)} round trips for each message, async some {approx(max(longer))} a run."
+    short = (
+        f"Sync pays {approx(line(law).slope)} round trips for each message, async at most {approx(max(longer))} a run."
+    )
     return Answer(short, [shown, law_of_requests(requests, near_s)])
 
 
@@ -247,22 +249,23 @@ def safety(table: pd.DataFrame, first: pd.DataFrame) -> Answer:
         (2, inf) if (mode, settings) == ("sync", "acks=0") else (0.5, 2) for _, mode, settings in shown.index.tolist()
     ]
     firsts = first_message(first)
-    seconds = firsts["whole (s)"].iloc[0]
-    short = f"With idempotence a producer's first message takes {seconds} s; rates see below."
+    with_it, without = firsts["whole (s)"].iloc[0], firsts["whole (s)"].iloc[2]
+    short = f"A new producer's first message takes {with_it} s with idempotence, {without} s without."
     return Answer(short, [judge(shown, "times as fast", measured, predicted), firsts])
 
 
 def cost_of_idempotence(table: pd.DataFrame, requests: pd.DataFrame) -> str:
-    """What idempotence costs the asynchronous producer, in a sentence: in each place, and with a single partition."""
+    """What idempotence costs the asynchronous producer, in two sentences: in each place, and with one partition."""
     found = rates(table[table["mode"] == "async"], ["place", "settings"])["rate"].map(approx).to_dict()
-    places = table["place"].unique().tolist()
-    usual = [
-        f"{found[place, 'acks=all, idempotent']} instead of {found[place, 'acks=all']} {place}" for place in places
-    ]
+    pairs = []
+    for place in table["place"].unique().tolist():
+        pairs.append(f"{found[place, 'acks=all, idempotent']} and {found[place, 'acks=all']} {place}")
     alone = requests[(requests["partitions"] == 1) & (requests["linger_ms"] == 5)]
     seconds = alone.groupby("idempotence")["elapsed_s"].median().map(approx).to_dict()
-    single = f"with a single partition far away, {seconds['on']} s instead of {seconds['off']} s for a run"
-    return f"With idempotence async delivered {', '.join(usual)} messages a second; {single}."
+    return (
+        f"With idempotence and without, the asynchronous producer delivered {', '.join(pairs)} messages a second. "
+        f"With a single partition far away a run took {seconds['on']} s and {seconds['off']} s."
+    )
 
 
 def first_message(table: pd.DataFrame) -> pd.DataFrame:

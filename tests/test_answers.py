@@ -191,7 +191,7 @@ def test_what_idempotence_costs_is_said_in_a_sentence():
     said = answers.cost_of_idempotence(
         turns(["place", "mode", "settings"], times), turns(["partitions", "idempotence", "linger_ms"], by_partitions)
     )
-    assert "330,000 instead of 400,000 here" in said and "0.21 s instead of 0.088 s" in said
+    assert "330,000 and 400,000 here" in said and "0.21 s and 0.088 s" in said
 
 
 def test_a_web_handler_waits():
