@@ -90,7 +90,7 @@ def batches_caption(batches: pd.DataFrame) -> str:
 def _steadiness(times: pd.Series) -> str:
     slow = times > SPIKE * times.median()
     if slow.any():
-        return f", with spikes to {approx(times.max())}"
+        return f", with spikes to {approx(times.max())} ms"
     return ", steadily"
 
 

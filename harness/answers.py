@@ -308,7 +308,7 @@ WHY = {
     "the callback prints": "a line for each message",
     "flush() after each batch": "40 waits instead of one",
     "serializing inside the clock": "json.dumps(asdict()) takes longer than sending",
-    "the producer is made inside the clock": "connecting, and idempotence's timer",
+    "the producer is made inside the clock": "connecting, and asking for a producer id",
     "a broker just started": "Java has compiled little yet",
     "a producer for each batch": "connecting 40 times",
     "poll(0.1) after each": "poll waits for the linger, flush does not",

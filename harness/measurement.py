@@ -180,7 +180,7 @@ class Measurement:
         on_delivery(refusal.args[0], Message(key=key, value=value))
 
     def serve_reports(self, timeout_s: float = 0.0) -> int:
-        """Serve the delivery reports that have come, and return how many; wait for one at most so long, in seconds."""
+        """Serve the reports that have come, and return how many; wait for one at most so many seconds."""
         try:
             return self.producer.poll(timeout_s)
         except (KafkaException, SystemError) as error:

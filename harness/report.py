@@ -387,16 +387,29 @@ def sync_runs(results: Results) -> pd.DataFrame:
 
 
 def async_runs_by_requests(results: Results) -> pd.DataFrame:
-    """The fastest, the middle and the slowest asynchronous run: time, Produce requests, messages in a request."""
-    columns = ["time (s)", "Produce requests", "messages in a request"]
+    """The fastest, the middle and the slowest asynchronous run: time, processor time, requests, messages in one."""
+    columns = ["time (s)", "processor time (s)", "Produce requests", "messages in a request"]
     runs = sorted(complete_runs(results.runs, "async").values(), key=lambda run: run.elapsed_s)
     if not runs:
         return pd.DataFrame(columns=columns)
     rows = {}
     for name, run in (("fastest", runs[0]), ("middle", runs[len(runs) // 2]), ("slowest", runs[-1])):
         requests = round(run.network.get("produce_requests", 0))
-        rows[name] = (rounded(run.elapsed_s), requests, rounded(run.acknowledged / max(1, requests)))
+        messages = rounded(run.acknowledged / max(1, requests))
+        rows[name] = (rounded(run.elapsed_s), rounded(run.cpu_s), requests, messages)
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def what_async_runs_go_with(results: Results) -> str:
+    """How the asynchronous runs' times go with their processor time and with their requests, in a sentence."""
+    runs = complete_runs(results.runs, "async").values()
+    times = [run.elapsed_s for run in runs]
+    by_cpu, _ = rank_correlation(times, [run.cpu_s for run in runs])
+    by_requests, _ = rank_correlation(times, [run.network.get("produce_requests", 0) for run in runs])
+    return (
+        f"Rank correlation of an asynchronous run's time with its processor time: {by_cpu:.2f}; "
+        f"with the number of its Produce requests: {by_requests:.2f}."
+    )
 
 
 def odd_batches(results: Results) -> str:
