@@ -166,7 +166,7 @@ def hand_over(
     every: int,
     then: Callable[[Connection[Producer]], object],
 ) -> int:
-    """The loop of this notebook: do ``then`` after every so many messages (0: never); return how many there were."""
+    """The loop: do ``then`` after every so many messages (0: never); return how many there were."""
     number = 0
     for number, (key, value) in enumerate(messages, start=1):
         try:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from harness.report import approx, duration, quotient, summarize
+from harness.report import approx, duration, quotient, rounded, summarize
 from harness.results import Results
 
 Summary = Mapping[str, Mapping[str, float]]  # as report.summarize() has it
@@ -29,18 +29,18 @@ synchronous one took about {ratio} times as long.
 
 **Why:**
 
-1. *Waiting.* The synchronous producer waits for each acknowledgement before it sends the next message, \
-{duration(sync["message_us"] / 1e6)} for each. The asynchronous one waits once, at the end.
+1. *Waiting.* The synchronous producer sends a message only once the last one is acknowledged, one each \
+{duration(sync["message_us"] / 1e6)}. The asynchronous one waits once, at the end.
 2. *Grouping.* Its client meanwhile collects messages and sends many in one request: a run took \
 {asyn["requests"]:,.0f} requests instead of {sync["requests"]:,.0f}.
-3. *Overlap.* Handing over goes on while requests are under way, on average {approx(under_way(asyn))} at a time; \
-each partition can have one.
+3. *Overlap.* Each partition can have a request under way while further messages are handed over; on average \
+{approx(under_way(asyn))} were.
 
 **Advantages and disadvantages:**
 
 - *Asynchronous*, for: high throughput at any distance from the cluster; few large requests, which are easy on the \
-broker. Against: errors come later, in a callback that somebody has to look at; what is still queued is lost if the \
-program dies.
+broker. Against: a message waits {duration(asyn["wait_s"])} for its acknowledgement (median; synchronous: \
+{duration(sync["wait_s"])}); errors come later, in a callback; what is queued is lost if the program dies.
 - *Synchronous*, for: the program knows the fate of each message before its next step; only one message is at risk \
 when the program dies. Against: at most one message a round trip, so a slow network stops the program; a request for \
 each message, the most expensive way for network and broker."""
@@ -48,7 +48,7 @@ each message, the most expensive way for network and broker."""
 
 def under_way(of_mode: Mapping[str, float]) -> float:
     """How many requests were under way at a time, on average: requests a second, times the seconds that each takes."""
-    return of_mode["requests_rate"] * of_mode["rtt_ms"] / 1000
+    return of_mode["requests_rate"] * rounded(of_mode["rtt_ms"]) / 1000
 
 
 def reasons(summary: Summary) -> pd.DataFrame:

@@ -41,7 +41,7 @@ class Answer:
 
 def overview(answers: Mapping[int, Answer]) -> str:
     """All questions, and the answers so far, as a table in Markdown."""
-    lines = ["| | question | answer | the prediction |", "|---|---|---|---|"]
+    lines = ["| | question | answer | the prediction |", "|:---|:---|:---|:---|"]
     for number, question in enumerate(QUESTIONS, start=1):
         answer = answers.get(number)
         said = f"{answer.short} | {answer.verdict}" if answer else " | "
@@ -90,15 +90,17 @@ def rates(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 
 
 def gains(found: pd.DataFrame, base: object, what: str) -> tuple[pd.DataFrame, list[Range]]:
-    """How many times as fast each row is as that with ``base`` in the index's last place, and from what to what."""
-    by = found.xs(base, level=-1)["rate"]
+    """How many times as fast each row is as that with ``base`` in the index's last place, and from what to what.
+
+    The range is from the row's slowest beside the base's fastest repeat to the reverse.
+    """
     others = found[found.index.get_level_values(-1) != base]
-    bases = [float(by.loc[index[:-1] if len(index) > 2 else index[0]]) for index in others.index.tolist()]
-    gain = others.div(bases, axis="index")
-    shown = pd.DataFrame({"messages / s": others["rate"].map(approx)}).assign(
-        **{f"with {what}": list(map(approx, bases))}
-    )
-    return shown.assign(**{"times as fast": gain["rate"].map(approx)}), extents(gain[["slowest", "fastest"]])
+    places = [index[:-1] if len(index) > 2 else index[0] for index in others.index.tolist()]
+    bases = found.xs(base, level=-1).loc[places].set_index(others.index)
+    shown = pd.DataFrame({"messages / s": others["rate"].map(approx), f"with {what}": bases["rate"].map(approx)})
+    shown["times as fast"] = (others["rate"] / bases["rate"]).map(approx)
+    ranges = pd.DataFrame({"low": others["slowest"] / bases["fastest"], "high": others["fastest"] / bases["slowest"]})
+    return shown, extents(ranges)
 
 
 # --- 1 to 4: what is lost, and how often to wait ---------------------------------------------------------------------
@@ -114,7 +116,8 @@ def nobody_looks(table: pd.DataFrame) -> Answer:
     careless = table[~careful & ~without_poll]
     losers = careless[careless["arrived"] < careless["sent"]]
     noticed = int((losers["seen"] > 0).sum())
-    return Answer(f"Of {len(losers)} programs that lost messages, {noticed or 'none'} noticed.", [shown])
+    short = f"Of {len(losers)} programs without callback or flush that lost messages, {noticed or 'none'} noticed."
+    return Answer(short, [shown])
 
 
 def program_dies(table: pd.DataFrame) -> Answer:
@@ -149,9 +152,11 @@ def brokers_die(table: pd.DataFrame) -> Answer:
     modes = [mode for _, mode in messages.index.tolist()]
     waits: list[Range] = [(0, 1) if mode == "async" else (1, inf) for mode in modes]
     still = judge(messages, "longest handing over (s)", extents(runs["elapsed_s"].max().tolist()), waits)
-    seconds = approx(max(end - begin for begin, end in standstills(table).values()))
+    still_s = approx(max(end - begin for begin, end in standstills(table).values()))
+    waited_s = approx(table.loc[table["mode"] == "async", "delivered_s"].max())
     count = f"{int(faults.sum()):,}" if faults.any() else "None"
-    return Answer(f"{count} lost, doubled or out of order; sync stood still for {seconds} s.", [lost, still])
+    short = f"{count} lost, doubled or disordered; sync stood still {still_s} s, async's messages waited {waited_s} s."
+    return Answer(short, [lost, still])
 
 
 def waits_between(table: pd.DataFrame, far: str) -> Answer:
@@ -198,7 +203,9 @@ def distance(law: pd.DataFrame, requests: pd.DataFrame, rehearsal: Results | Non
     lines = [line(some) for _, some in law.groupby("repeat")]
     times = law[law["mode"] == "async"].groupby("set_ms")["elapsed_s"].agg(["median", "min", "max"])
     near_s, far_ms = float(times["median"].iloc[0]), float(times.index.max())
-    longer = extents(1000 * (times[["min", "max"]].tail(1) - near_s) / far_ms)[0]
+    near, far = times.iloc[0], times.iloc[-1]
+    least_s, most_s = float(far["min"] - near["max"]), float(far["max"] - near["min"])
+    longer = (1000 * least_s / far_ms, 1000 * most_s / far_ms)
     slopes, own = [each.slope for each in lines], [each.own_ms for each in lines]
     rows: dict[str, tuple[Range, Range]] = {
         "sync: ms a message for each ms of round trip": ((min(slopes), max(slopes)), (0.9, 1.1)),
@@ -263,8 +270,9 @@ def cost_of_idempotence(table: pd.DataFrame, requests: pd.DataFrame) -> str:
     alone = requests[(requests["partitions"] == 1) & (requests["linger_ms"] == 5)]
     seconds = alone.groupby("idempotence")["elapsed_s"].median().map(approx).to_dict()
     return (
-        f"With idempotence and without, the asynchronous producer delivered {', '.join(pairs)} messages a second. "
-        f"With a single partition far away a run took {seconds['on']} s and {seconds['off']} s."
+        f"Messages a second, asynchronous, with idempotence and without: {'; '.join(pairs)}. "
+        f"With a single partition far away a run took {seconds['on']} s and {seconds['off']} s. "
+        "Less than a third apart, the medians of so few runs show no difference."
     )
 
 
@@ -330,11 +338,21 @@ def ratios_of_mistakes(runs: pd.DataFrame) -> pd.DataFrame:
     queued = runs[right].assign(habit="the clock stops when all is queued", seconds=runs["queued_s"] * scale)
     inside = runs[right].assign(habit="the producer is made inside the clock", seconds=seconds + connecting_s)
     everything = pd.concat([runs.assign(seconds=seconds), queued, inside])
-    times = everything.groupby(["habit", "mode"])["seconds"].median().map(rounded).unstack()
-    times = times.fillna(times.loc["right"].to_dict())
-    found = pd.DataFrame({"async_s": times["async"], "sync_s": times["sync"], "ratio": times["sync"] / times["async"]})
+    groups = everything.groupby(["habit", "mode"])["seconds"]
+    middle, least, most = (
+        _with_right(each.map(rounded).unstack()) for each in (groups.median(), groups.min(), groups.max())
+    )
+    found = pd.DataFrame({"async_s": middle["async"], "sync_s": middle["sync"]})
+    found["ratio"] = middle["sync"] / middle["async"]
+    found["lowest"] = least["sync"] / most["async"]
+    found["highest"] = most["sync"] / least["async"]
     found["why"] = [WHY.get(habit, "") for habit in found.index.tolist()]
     return found.sort_values("ratio", ascending=False).reset_index()
+
+
+def _with_right(times: pd.DataFrame) -> pd.DataFrame:
+    """Times by habit and mode; where a habit leaves a mode alone, its right ones."""
+    return times.fillna(times.loc["right"].to_dict())
 
 
 def mistakes(table: pd.DataFrame) -> Answer:
@@ -344,7 +362,8 @@ def mistakes(table: pd.DataFrame) -> Answer:
     habits = found["habit"].tolist()
     shown = pd.DataFrame({"async (s)": found["async_s"].map(approx), "sync (s)": found["sync_s"].map(approx)})
     predicted: list[Range] = [(right, inf) if habit in LARGER else (0, right) for habit in habits]
-    shown = judge(shown.set_axis(habits), "ratio", extents(found["ratio"].tolist()), predicted)
+    shown["times as fast"] = found["ratio"].map(approx)
+    shown = judge(shown.set_axis(habits), "times as fast", extents(found[["lowest", "highest"]]), predicted)
     extremes = f"{approx(found['ratio'].max())} down to {approx(found['ratio'].min())}"
     short = f"Where {approx(right)} times is right, such habits find {extremes}."
     return Answer(short, [shown.assign(why=found["why"].tolist())])

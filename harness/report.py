@@ -136,7 +136,7 @@ def interval_by_runs(results: Results) -> pd.DataFrame:
         for blocks in (1, 3, 6, 12, 24):
             ratio, low, high = ratio_of_medians(slow, fast, (blocks, 4 * blocks))
             half_width = (rounded(high) - rounded(low)) / 2 / rounded(ratio)
-            rows.append((4 * blocks, blocks, rounded(low), rounded(high), f"{half_width:.0%}"))
+            rows.append((4 * blocks, blocks, rounded(low), rounded(high), f"{approx(100 * half_width)}%"))
     return pd.DataFrame(rows, columns=["async runs", "sync runs", "from (times)", "to (times)", "plus or minus"])
 
 
@@ -248,8 +248,8 @@ def compare_measurements(known: pd.DataFrame) -> pd.DataFrame:
             "warmed up with": first["warm_up"],
             "async (s)": fast_s,
             "sync (s)": slow_s,
-            "async: a message (μs)": rounded(1e6 * fast_s / first["messages"]),
-            "sync: a message (μs)": rounded(1e6 * slow_s / first["messages"]),
+            "async: a message (μs)": f"{1e6 * fast_s / first['messages']:.3g}",  # exact, so that quotients agree
+            "sync: a message (μs)": f"{1e6 * slow_s / first['messages']:.3g}",
             "times as fast": rounded(ratio),
             "repeat: from": rounded(low),
             "to": rounded(high),
@@ -387,13 +387,14 @@ def sync_runs(results: Results) -> pd.DataFrame:
 
 
 def async_runs_by_requests(results: Results) -> pd.DataFrame:
-    """The fastest, the middle and the slowest asynchronous run: time, processor time, requests, messages in one."""
+    """The fastest asynchronous run, one in the middle, the slowest: times, requests, messages in a request."""
     columns = ["time (s)", "processor time (s)", "Produce requests", "messages in a request"]
     runs = sorted(complete_runs(results.runs, "async").values(), key=lambda run: run.elapsed_s)
     if not runs:
         return pd.DataFrame(columns=columns)
     rows = {}
-    for name, run in (("fastest", runs[0]), ("middle", runs[len(runs) // 2]), ("slowest", runs[-1])):
+    middle = len(runs) // 2
+    for name, run in (("fastest", runs[0]), (f"number {middle + 1}", runs[middle]), ("slowest", runs[-1])):
         requests = round(run.network.get("produce_requests", 0))
         messages = rounded(run.acknowledged / max(1, requests))
         rows[name] = (rounded(run.elapsed_s), rounded(run.cpu_s), requests, messages)
@@ -423,7 +424,7 @@ def odd_batches(results: Results) -> str:
             slow += 1
         if slow >= SLOW_BATCHES:
             span = f"{approx(min(times[:slow]))} to {approx(max(times[:slow]))} ms"
-            usually = f"its median batch took {approx(usual)}"
+            usually = f"its median batch took {approx(usual)} ms"
             sentences.append(f"Run {number} ({run.mode}) took {span} in its first {slow} batches; {usually}.")
     return " ".join(sentences) or "No run began with batches that were much slower than its others."
 

@@ -157,6 +157,8 @@ class Results:
 
     def _write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(ResultsError):  # what another notebook has added to this folder stays
+            self.tables = load_results(self.folder).tables | self.tables
         _replace(self.folder / "results.json", self._encoded())
         for name, table in (self.tables | {"batches": batches_frame(self.runs)}).items():
             file = self.folder / f"{name}.csv"

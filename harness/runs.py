@@ -30,9 +30,7 @@ class BatchTiming:
     acknowledged: Count = 0
     failed: Count = 0
     started_s: Amount = 0.0  # from the run's first produce() to this batch's first
-    reports: Count = (
-        0  # of this batch or earlier ones, that the poll() at its end served (a text of statistics counts, too)
-    )
+    reports: Count = 0  # events that the poll() at its end served; one brings the reports of a whole request
 
 
 @dataclass

@@ -52,7 +52,7 @@ def test_readme_says_what_was_measured():
         ratios.append(report.approx(report.quotient(summary["sync"]["time_s"], summary["async"]["time_s"])))
     assert re.findall(r"about ([\d.,]+) times as fast", README) == ratios
     known = report.compare_measurements(load_measurements(ROOT / "results" / "measurements.csv"))["times as fast"]
-    number, low, high = re.search(r"In (\d+) whole measurements .* from (\S+) to (\S+) \(", README).groups()
+    number, low, high = re.search(r"in (\d+) whole measurements .* from (\S+) to (\S+) \(", README).groups()
     assert (int(number), low, high) == (len(known), report.approx(known.min()), report.approx(known.max()))
     for results in (local, distant):
         assert results.folder.name in README

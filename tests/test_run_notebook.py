@@ -265,7 +265,7 @@ def test_nobody_reads_what_it_says(folder):
     folder.write("# Title", SAVE, "print('more')", WAIT)
     started = folder.start()
     started.stdout.close()
-    assert started.wait(timeout=60) == 128 + signal.SIGPIPE
+    assert started.wait(timeout=60) in (120, 128 + signal.SIGPIPE)  # the first is Python's own, if it writes later
     assert list((folder.path / "tmp").iterdir()) == []
 
 
