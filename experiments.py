@@ -45,7 +45,8 @@ MESSAGES = 20_000  # as the assignment's notebook sends
 PRODUCERS = {"async": kh.produce_async, "sync": kh.produce_sync}
 TOPIC = "going-further"
 FAR_MS = 25
-HERE, FAR = "here", f"{FAR_MS} ms away"
+HERE = "here"
+FAR = f"{FAR_MS} ms away"
 Config = Mapping[str, str]
 Places = Mapping[str, Config]  # HERE and FAR, or one of them
 KeyValue = tuple[bytes, bytes]
@@ -364,7 +365,8 @@ def _send_on(config: Config, topic: str, run_id: str, wait_every: int, handed_ov
 
 # --- 3. What if a broker dies? ---------------------------------------------------------------------------------------
 
-SOURCE_RATE, SOURCE_BATCH = 1_000, 50  # messages a second, and in a batch, while a broker dies
+SOURCE_RATE = 1_000  # messages a second, while a broker dies
+SOURCE_BATCH = 50
 KILLED_AFTER_S = 1.0
 DEAD_S = 1.0  # from killing a lone broker to starting it again
 OUTAGES = (("async", 1, 6), ("sync", 1, 6), ("async", 3, 12), ("sync", 3, 12))  # mode, brokers, seconds

@@ -100,7 +100,8 @@ def decode(value: bytes) -> RideEvent:
     return _decoder.decode(value)
 
 
-_encoder, _decoder = msgspec.json.Encoder(), msgspec.json.Decoder(RideEvent)
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(RideEvent)
 
 STATIONS = ("Ferry Plaza", "Mission Bay", "Embarcadero", "North Beach", "Civic Center", "Golden Gate Park")
 

@@ -190,7 +190,8 @@ def publish(folder: Path, rows: pd.DataFrame, record: Record) -> None:
 
 def write_page(folder: Path) -> None:
     """Write what is saved in the folder into its README.md, between the marks there."""
-    file, page = folder / "results" / "producers.csv", folder / "README.md"
+    file = folder / "results" / "producers.csv"
+    page = folder / "README.md"
     record = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
     measured = f"Measured: {'; '.join(f'{key} {value}' for key, value in record.items())}."
     text = f"<!-- results -->\n{table(pd.read_csv(file))}\n\n{measured}\n<!-- end of results -->"

@@ -202,11 +202,15 @@ def distance(law: pd.DataFrame, requests: pd.DataFrame, rehearsal: Results | Non
     """Do both laws hold? Sync: a round trip a message. Async: some round trips in all, by its requests."""
     lines = [line(some) for _, some in law.groupby("repeat")]
     times = law[law["mode"] == "async"].groupby("set_ms")["elapsed_s"].agg(["median", "min", "max"])
-    near_s, far_ms = float(times["median"].iloc[0]), float(times.index.max())
-    near, far = times.iloc[0], times.iloc[-1]
-    least_s, most_s = float(far["min"] - near["max"]), float(far["max"] - near["min"])
+    near_s = float(times["median"].iloc[0])
+    far_ms = float(times.index.max())
+    near = times.iloc[0]
+    far = times.iloc[-1]
+    least_s = float(far["min"] - near["max"])
+    most_s = float(far["max"] - near["min"])
     longer = (1000 * least_s / far_ms, 1000 * most_s / far_ms)
-    slopes, own = [each.slope for each in lines], [each.own_ms for each in lines]
+    slopes = [each.slope for each in lines]
+    own = [each.own_ms for each in lines]
     rows: dict[str, tuple[Range, Range]] = {
         "sync: ms a message for each ms of round trip": ((min(slopes), max(slopes)), (0.9, 1.1)),
         "sync: ms a message without any": ((min(own), max(own)), (0, 1.5)),
@@ -256,7 +260,8 @@ def safety(table: pd.DataFrame, first: pd.DataFrame) -> Answer:
         (2, inf) if (mode, settings) == ("sync", "acks=0") else (0.5, 2) for _, mode, settings in shown.index.tolist()
     ]
     firsts = first_message(first)
-    with_it, without = firsts["whole (s)"].iloc[0], firsts["whole (s)"].iloc[2]
+    with_it = firsts["whole (s)"].iloc[0]
+    without = firsts["whole (s)"].iloc[2]
     short = f"A new producer's first message takes {with_it} s with idempotence, {without} s without."
     return Answer(short, [judge(shown, "times as fast", measured, predicted), firsts])
 

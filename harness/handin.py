@@ -59,7 +59,8 @@ def fault(cell: nbformat.NotebookNode, count_before: int) -> str:
 def require_executed(file: str, command: str) -> nbformat.NotebookNode:
     """Read a notebook all of whose cells were run, in order, without an error. Raises PlainError otherwise."""
     notebook = read_notebook(Path(file))
-    heading, count = file, 0
+    heading = file
+    count = 0
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             heading = [heading, *re.findall(r"(?m)^#+ +(.+)", cell.source)][-1]

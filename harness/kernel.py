@@ -107,7 +107,8 @@ class Execution(NotebookClient):
 
     def __init__(self, notebook: NotebookNode, folder: Path):
         super().__init__(notebook, record_timing=False, shutdown_kernel="immediate")  # until a cell has run
-        self.folder, self.terminal = folder, Terminal()
+        self.folder = folder
+        self.terminal = Terminal()
         self.section = "the first cell"
         self.saved_in = ""
         self._signal: int | None = None  # the first that was received
@@ -193,7 +194,8 @@ class Execution(NotebookClient):
 
     def process_message(self, msg: dict, cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         """Note and show what the kernel says while it runs a cell."""
-        kind, content = msg["msg_type"], msg["content"]
+        kind = msg["msg_type"]
+        content = msg["content"]
         if kind == "execute_input":
             self._listening = True
             if self._signal is not None:  # it came before the kernel could be interrupted
@@ -225,7 +227,8 @@ class Execution(NotebookClient):
     def _press(self, number: int) -> None:
         """The first signal interrupts the cell or the start of the kernel, a second one kills the kernel."""
         if self._signal is None:
-            self._signal, self._signal_time = number, time.monotonic()
+            self._signal = number
+            self._signal_time = time.monotonic()
             if self._main:
                 self._main.cancel()
             else:

@@ -239,7 +239,8 @@ def compare_measurements(known: pd.DataFrame) -> pd.DataFrame:
         times = {mode: some["elapsed_s"].tolist() for mode, some in runs.groupby("mode")}
         if not {"async", "sync"} <= set(times):
             continue
-        fast_s, slow_s = rounded(median(times["async"])), rounded(median(times["sync"]))
+        fast_s = rounded(median(times["async"]))
+        slow_s = rounded(median(times["sync"]))
         ratio, low, high = ratio_of_medians(times["sync"], times["async"])
         first = runs.iloc[0]
         rows[name] = {
