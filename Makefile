@@ -77,7 +77,7 @@ venv:
 
 # The stamp files say which requirements are installed already.
 .venv/run: requirements.txt constraints.txt $(if $(BROKEN),venv)
-	@echo "Installing the Python packages, once: about 150 MB to download, 560 MB in the folder .venv."
+	@echo "Installing the Python packages, once: about 160 MB to download, 590 MB in the folder .venv."
 	@$(PY) -m harness.set_up requirements.txt
 	@echo "Fetching Apache Kafka, once."
 	@$(PY) -m local_kafka --prepare || true  # with a cloud account it isn't needed
