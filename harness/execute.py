@@ -19,6 +19,7 @@ import nbformat
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
+from harness.errors import PlainError
 from harness.kernel import Execution, RunEnded
 
 # The parameter that has saved results shown in place of measuring, and the target of the Makefile that takes it.
@@ -27,12 +28,17 @@ ASSIGNMENT = r"(?m)^(\w+)\s*=(?!=).*"
 
 
 def read_notebook(path: Path) -> tuple[NotebookNode, bytes]:
-    """Read a notebook; also returns the file as it is. Raises OSError, and ValueError where it is no notebook."""
-    content = path.read_bytes()
+    """Read a notebook; also returns the file as it is. Raises PlainError where that can't be done."""
     try:
+        content = path.read_bytes()
         return nbformat.reads(content.decode("utf-8-sig"), 4), content
+    except OSError as error:
+        raise PlainError(f"{path.name} can't be read: {error.strerror}.") from None
     except Exception as error:  # of many kinds
-        raise ValueError(f"{path.name} is no notebook that can be read: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        raise PlainError(
+            f"{path.name} is no notebook that can be read; restore it, or save it anew: {reason}"
+        ) from None
 
 
 def parameters_cell(notebook: NotebookNode) -> NotebookNode | None:
@@ -46,14 +52,14 @@ def parameters_cell(notebook: NotebookNode) -> NotebookNode | None:
 
 
 def set_parameter(cell: NotebookNode | None, setting: str) -> None:
-    """Set what is given as name=value, a Python literal or else text. Raises ValueError where that can't be done."""
+    """Set what is given as name=value, a Python literal or else text. Raises PlainError where that can't be done."""
     if cell is None:
-        raise ValueError(f"{setting} can't be set: no cell of the notebook sets {' or '.join(SAVED)}.")
+        raise PlainError(f"{setting} can't be set: no cell of the notebook sets {' or '.join(SAVED)}.")
     name, _, value = setting.partition("=")
     names = re.findall(ASSIGNMENT, cell.source)
     if name not in names or "=" not in setting:
         known = ", ".join(names)
-        raise ValueError(f"{setting} sets no parameter: write name=value, without blanks; the names are: {known}.")
+        raise PlainError(f"{setting} sets no parameter: write name=value, without blanks; the names are: {known}.")
     with contextlib.suppress(ValueError, SyntaxError):
         value = ast.literal_eval(value)
     cell.source = re.sub(rf"(?m)^{name}\s*=(?!=).*", lambda _: f"{name} = {value!r}", cell.source)
@@ -143,9 +149,7 @@ def execute(signals: list[signal.Signals], file: str, *given: str) -> None:
         notebook, before = read_notebook(path)
         for setting in given:
             set_parameter(parameters_cell(notebook), setting)
-    except OSError as error:
-        sys.exit(f"{file} can't be read: {error.strerror}.")
-    except ValueError as error:
+    except PlainError as error:
         sys.exit(str(error))
     run = Execution(notebook, path.parent)
     run.terminal.write_line("Executing " + (f"a copy of {path.name} with {', '.join(given)}" if given else path.name))

@@ -3,21 +3,21 @@
 Both are made in a temporary folder and moved to their place at the end, so that they are whole or not there.
 """
 
-import hashlib
+import itertools
+import os
 import re
 import shutil
 import sys
 import tempfile
 import unicodedata
-import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-import nbformat
+from nbformat import NotebookNode
 
 from harness.errors import PlainError
-from harness.pages import read_notebook, render
+from harness.execute import read_notebook
+from harness.pages import render
 from harness.results import load_results
 
 NOTEBOOK = "assignment1.ipynb"
@@ -46,19 +46,20 @@ def folder_for(name: str) -> Path:
     return Path(f"assignment1_{shortened}")
 
 
-def fault(cell: nbformat.NotebookNode, count_before: int) -> str:
+def fault(cell: NotebookNode, count_before: int) -> str:
     """Say what is wrong with an executed code cell, as the end of a sentence; nothing if all is well."""
-    for output in cell.outputs:
+    for output in cell.get("outputs", []):
         if output.output_type == "error":
             return f"ended with {output.ename}"
-    if cell.execution_count is None:
+    count = cell.get("execution_count")
+    if count is None:
         return "has not been run"
-    return "" if cell.execution_count > count_before else "was not run after the one above it"
+    return "" if count > count_before else "was not run after the one above it"
 
 
-def require_executed(file: str, command: str) -> nbformat.NotebookNode:
+def require_executed(file: str, command: str) -> NotebookNode:
     """Read a notebook all of whose cells were run, in order, without an error. Raises PlainError otherwise."""
-    notebook = read_notebook(Path(file))
+    notebook, _ = read_notebook(Path(file))
     heading = file
     count = 0
     for cell in notebook.cells:
@@ -71,7 +72,7 @@ def require_executed(file: str, command: str) -> nbformat.NotebookNode:
     return notebook
 
 
-def shown_measurements(notebook: nbformat.NotebookNode) -> list[Path]:
+def shown_measurements(notebook: NotebookNode) -> list[Path]:
     """Find the folders of results that the outputs name. Raises PlainError if there is none, or one is not whole."""
     named: set[str] = set()
     for output in [output for cell in notebook.cells for output in cell.get("outputs", [])]:
@@ -96,9 +97,11 @@ def copy(patterns: Iterable[str], source: Path, target: Path) -> None:
             shutil.copyfile(file, place)
 
 
-def fill(folder: Path) -> None:
-    """Write all that is handed in into this folder. Raises PlainError or OSError where a part isn't whole."""
-    answers = f"{folder.name}.md"
+def fill(folder: Path, answers: str) -> None:
+    """Write all that is handed in into this folder; ``answers`` is the name of the file with Problem 2.
+
+    Raises PlainError or OSError where a part isn't whole.
+    """
     notebook = require_executed(NOTEBOOK, "make run")
     require_executed(FURTHER, "make further")
     copy(PROGRAM, Path(), folder)
@@ -113,56 +116,25 @@ def fill(folder: Path) -> None:
     (folder / FURTHER_PAGE).write_text(render(Path(FURTHER), linked=[NOTEBOOK]), encoding="utf-8")
 
 
-def checksums(folder: Path) -> dict[str, int]:
-    """Give the CRC-32 of each file, under its name in the zip."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {path.relative_to(folder.parent).as_posix(): zlib.crc32(path.read_bytes()) for path in files}
-
-
-def mark(packed: dict[str, int]) -> bytes:
-    """Give the comment by which a zip is known as made here, and not changed since."""
-    return hashlib.sha256(str(sorted(packed.items())).encode()).hexdigest().encode()
-
-
-def pack(folder: Path, file: Path) -> None:
-    """Write the zip."""
-    packed = checksums(folder)
-    # Where the clock is wrong by decades, the date is the nearest one that a zip can hold.
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
-        for name in packed:
-            archive.write(folder.parent / name, name)
-        archive.comment = mark(packed)
-
-
-def unchanged(folder: Path, file: Path) -> bool:
-    """Whether folder and zip, where there are any, are as they were made here."""
-    if folder.is_symlink() or file.is_symlink():
-        return False
-    if not file.exists():
-        return not folder.exists()
-    try:
-        with zipfile.ZipFile(file) as archive:
-            packed = {entry.filename: entry.CRC for entry in archive.infolist()}
-            same = archive.comment == mark(packed)
-    except (OSError, zipfile.BadZipFile):
-        return False
-    return same and (not folder.exists() or checksums(folder) == packed)
+def free_place(folder: Path) -> Path:
+    """Give the folder's name, with a number if there is a folder or a zip of that name: it may have been edited."""
+    place = folder
+    numbers = itertools.count(2)
+    while os.path.lexists(place) or os.path.lexists(f"{place}.zip"):
+        place = Path(f"{folder}_{next(numbers)}")
+    return place
 
 
 def hand_in(name: str) -> None:
-    """Make folder and zip in the current folder. Raises PlainError or OSError; then what was there is there still."""
-    folder = folder_for(name)
-    file = Path(f"{folder}.zip")
-    if not unchanged(folder, file):
-        raise PlainError(f"{folder} or {file} isn't as make handin made it, and stays: move both away, then again.")
+    """Make folder and zip in the current folder, beside those of before. Raises PlainError or OSError."""
+    wanted = folder_for(name)
+    place = free_place(wanted)
     with tempfile.TemporaryDirectory(prefix=".handin-", dir=".") as made:
-        fill(made / folder)
-        pack(made / folder, made / file)
-        if folder.exists():
-            shutil.rmtree(folder)
-        (made / folder).rename(folder)
-        (made / file).replace(file)
-    print(f"To hand in: {folder}, or the same as one file: {file}")
+        fill(made / place, answers=f"{wanted}.md")
+        packed = Path(shutil.make_archive(f"{made}/{place}", "zip", made, str(place)))
+        (made / place).rename(place)
+        packed.rename(f"{place}.zip")
+    print(f"To hand in: {place}, or the same as one file: {place}.zip")
 
 
 def main(name: str = "") -> None:

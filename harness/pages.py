@@ -9,25 +9,13 @@ from collections.abc import Container
 from pathlib import Path
 from urllib.parse import unquote
 
-import nbformat
 from nbconvert import HTMLExporter
 
 from harness.errors import PlainError
+from harness.execute import read_notebook
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 LINK_TO_A_FILE = re.compile(r'<a href="([^":#]+)">(.*?)</a>')  # not to another site, and not within the page
-
-
-def read_notebook(file: Path) -> nbformat.NotebookNode:
-    """Read a notebook. Raises PlainError unless it is a valid one, of format 4."""
-    try:
-        notebook = nbformat.reader.reads(file.read_text(encoding="utf-8"))
-        nbformat.validate(notebook, version=4)
-    except OSError as error:
-        raise PlainError(f"{file} can't be read ({error.strerror}): restore it, then again.") from None
-    except (ValueError, AttributeError, nbformat.ValidationError):
-        raise PlainError(f"{file} is not a whole notebook: restore it, or save it anew, then again.") from None
-    return notebook
 
 
 def render(file: Path, linked: Container[str] = ()) -> str:
