@@ -4,9 +4,9 @@
 ``--fits`` it ends with 0 if this Python is that of a .venv which can be used.
 """
 
-import ast
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -15,16 +15,8 @@ from pathlib import Path
 UV = "uv==0.13.9"  # installs in a quarter of pip's time; constraints.txt is made with it, too
 PIP = [sys.executable, "-m", "pip"]
 MADE_HERE = "made_by_make"  # without this file in it .venv is the user's, which `make clean` leaves
-# pip's settings on where packages come from, and uv's names for them.
-FOR_UV = {
-    "index-url": "UV_DEFAULT_INDEX",
-    "extra-index-url": "UV_INDEX",
-    "find-links": "UV_FIND_LINKS",
-    "trusted-host": "UV_INSECURE_HOST",
-    "cert": "SSL_CERT_FILE",
-    "proxy": "ALL_PROXY",
-}
-ELSEWHERE = {"target", "prefix", "root", "user", "python", "dry-run"}  # those by which .venv would get nothing
+# Settings of pip's that others may have made for their programs; with them .venv would get nothing.
+ELSEWHERE = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON", "PIP_DRY_RUN")
 
 
 def fits() -> bool:
@@ -46,37 +38,24 @@ def make_venv() -> None:
     (place / MADE_HERE).touch()
 
 
-def pip_settings() -> dict[str, str]:
-    """Give what pip's files and variables say, but for where it installs."""
-    # Where pip installs for the user only, it would list that user's settings only.
-    environment = os.environ | {"PIP_USER": "0"}
-    listed = subprocess.check_output([*PIP, "config", "list"], env=environment, text=True)
-    settings = {}
-    for section in ("global.", "install.", ":env:."):  # the later one wins
-        for line in listed.splitlines():
-            name, _, value = line.partition("=")
-            if name.startswith(section):
-                settings[name.removeprefix(section)] = ast.literal_eval(value)
-    return {name: value for name, value in settings.items() if value and name not in ELSEWHERE}
-
-
 def install(requirements: str) -> bool:
-    """Install what the file lists in the .venv of this Python, with uv or else with pip; tell whether it succeeded."""
+    """Install what the file lists in the .venv of this Python, and tell whether that succeeded.
+
+    uv does it, but where pip is told of another index, which uv would not ask, and where uv can't: there pip does.
+    """
     if not importlib.util.find_spec("pip"):
         subprocess.run([sys.executable, "-m", "ensurepip"])
-    settings = pip_settings()
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
-    for_pip = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
-    for_pip = outside | for_pip | {"PIP_CONFIG_FILE": os.devnull}
-    for_uv = {FOR_UV[name]: value for name, value in settings.items() if name in FOR_UV} | outside
+    outside = {name: value for name, value in os.environ.items() if name not in ELSEWHERE} | {"PIP_USER": "0"}
     what = ["install", "-c", "constraints.txt", "-r", requirements]
-    if not importlib.util.find_spec("uv"):
-        subprocess.run([*PIP, "install", "--quiet", "--disable-pip-version-check", UV], env=for_pip)
-    uv = [sys.executable, "-m", "uv", "pip", *what, "--python", sys.executable]
-    if "no-index" not in settings and subprocess.run(uv, env=for_uv).returncode == 0:
-        return True
-    print("uv can't install them here; pip does, which takes longer.", flush=True)
-    return subprocess.run([*PIP, *what], env=for_pip).returncode == 0
+    settings = subprocess.check_output([*PIP, "config", "list"], env=outside, text=True)
+    if not re.search("index.*='[^']", settings):  # such as global.index-url='https://...'
+        if not importlib.util.find_spec("uv"):
+            subprocess.run([*PIP, "install", "--quiet", "--disable-pip-version-check", UV], env=outside)
+        uv = [sys.executable, "-m", "uv", "pip", *what, "--python", sys.executable]
+        if subprocess.run(uv, env=outside).returncode == 0:
+            return True
+    print("pip installs them, which takes two minutes longer than with uv.", flush=True)
+    return subprocess.run([*PIP, *what], env=outside).returncode == 0
 
 
 def main(what: str = "") -> None:

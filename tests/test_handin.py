@@ -171,6 +171,8 @@ def latin() -> None:
     Path("going_further.ipynb").write_bytes('{"a": "é"}'.encode("latin-1"))
 
 
+NOT_RUN = """{"nbformat": 4, "nbformat_minor": 4, "metadata": {},
+"cells": [{"cell_type": "code", "source": "1", "metadata": {}}]}"""
 BROKEN = {
     "no measurement": (nothing_saved, "assignment1.ipynb shows no saved measurement: make run"),
     "no results": (lambda: shutil.rmtree("results/one"), "No saved run in results/one"),
@@ -182,12 +184,7 @@ BROKEN = {
     "empty": (not_a_notebook(""), "assignment1.ipynb is no notebook that can be read"),
     "a list": (not_a_notebook("[]"), "assignment1.ipynb is no notebook that can be read"),
     "old": (not_a_notebook('{"nbformat": 3, "metadata": {}, "worksheets": []}'), "shows no saved measurement"),
-    "no count": (
-        not_a_notebook(
-            '{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [{"cell_type": "code", "source": "1", "metadata": {}}]}'
-        ),
-        "not been run",
-    ),
+    "not run": (not_a_notebook(NOT_RUN), "not been run"),
     "not UTF-8": (latin, "going_further.ipynb is no notebook that can be read"),
 }
 

@@ -160,7 +160,8 @@ LITTLE_AT_A_TIME = {"fetch.message.max.bytes": "10000", "queued.min.messages": "
 def test_a_partition_without_a_leader_ends_the_reading_whatever_goes_on_elsewhere():
     with LocalKafka(3) as three, connect(Producer, three.config) as other:
         ensure_topic(three.config, "t", partitions=3, replication=1)
-        kh.produce_async(three.config, "t", kh.make_messages("r", 20_000))
+        # more in each partition than are read at once, before the broker is killed
+        kh.produce_async(three.config, "t", kh.make_messages("r", 60_000))
         dead, over = leader(three.config, "t", 0), threading.Event()
         alive = next(number for number in (1, 2) if leader(three.config, "t", number) != dead)
 
