@@ -42,7 +42,6 @@ class Terminal:
 
     def __init__(self) -> None:
         self.last_shown = time.monotonic()
-        self.reader_gone = False
         self._redraws = sys.stdout is not None and sys.stdout.isatty()
         self._on_progress_line = False
         self._at_line_start = True
@@ -80,11 +79,7 @@ class Terminal:
     def _show(self, text: str) -> None:
         self.last_shown = time.monotonic()
         self._at_line_start = text.endswith("\n")
-        try:
-            print(text, end="", flush=True)
-        except OSError:
-            self.reader_gone = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes once more as it exits
+        print(text, end="", flush=True)
 
 
 class OwnKernel(AsyncKernelManager):
@@ -114,6 +109,7 @@ class Execution(NotebookClient):
         self._signal: int | None = None  # the first that was received
         self._signal_time = 0.0
         self._main: asyncio.Task | None = None
+        self._progress = ""  # the latest line of progress of the cell that runs
         self._listening = False  # whether the kernel runs a cell, so that an interrupt reaches it
 
     async def run(self, signals: list[signal.Signals]) -> None:
@@ -180,6 +176,7 @@ class Execution(NotebookClient):
                 raise self._ended_by(error, cell) from None
             finally:
                 self._listening = False
+                self._progress = ""
             if self._signal is not None:
                 raise self._interrupted()
         life.cancel()
@@ -190,7 +187,8 @@ class Execution(NotebookClient):
             await asyncio.sleep(1)
             now = time.monotonic()
             if now - self.terminal.last_shown >= SIGN_OF_LIFE_S:
-                self.terminal.draw_progress(f"In {self.section}: still at work, {now - began:.0f} s after the start")
+                work = self._progress or f"In {self.section}: still at work"
+                self.terminal.draw_progress(f"{work} ({now - began:.0f} s after the start)")
 
     def process_message(self, msg: dict, cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         """Note and show what the kernel says while it runs a cell."""
@@ -203,8 +201,6 @@ class Execution(NotebookClient):
         elif kind == "status" and content["execution_state"] == "idle" and self.task_poll_for_reply:
             asyncio.get_running_loop().call_later(REPLY_WITHIN_S, self._stop_waiting, self.task_poll_for_reply)
         self._show(kind, content)
-        if self.terminal.reader_gone and self._signal is None:
-            self._press(signal.SIGPIPE)
         return super().process_message(msg, cell, cell_index)
 
     def _stop_waiting(self, reply: asyncio.Future) -> None:
@@ -222,6 +218,7 @@ class Execution(NotebookClient):
             self.saved_in = content["metadata"]["saved_in"]
             self.terminal.write_line(line)
         elif kind == "update_display_data" and list(content["data"]) == ["text/plain"]:
+            self._progress = line
             self.terminal.draw_progress(line)
 
     def _press(self, number: int) -> None:
@@ -243,8 +240,7 @@ class Execution(NotebookClient):
             asyncio.get_running_loop().call_later(INTERRUPT_AGAIN_S, self._interrupt)
 
     def _interrupted(self) -> RunEnded:
-        what = "ended, since what it says can't be written" if self.terminal.reader_gone else "interrupted"
-        return RunEnded(f"In {self.section}: {what}.", 128 + (self._signal or signal.SIGINT))
+        return RunEnded(f"In {self.section}: interrupted.", 128 + (self._signal or signal.SIGINT))
 
     def _ended_by(self, error: CellExecutionError | DeadKernelError, cell: NotebookNode) -> RunEnded:
         if self._signal is not None or getattr(error, "ename", "") == "KeyboardInterrupt":

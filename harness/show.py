@@ -5,10 +5,10 @@ import difflib
 import inspect
 import itertools
 import re
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from statistics import fmean
@@ -20,8 +20,6 @@ from IPython.display import Code, Image, Markdown, display
 from matplotlib.figure import Figure
 
 from harness.report import duration
-
-REDRAW_S = 8.0
 
 
 def _show(data: Mapping[str, str], **options: Any) -> None:
@@ -78,67 +76,16 @@ def saved_in(folder: Path) -> None:
     _show({"text/plain": f"Saved in {place}"}, metadata={"saved_in": place})
 
 
-def seconds_left(parts: Sequence[tuple[str, float]], ended_s: Sequence[float], under_way_s: float) -> float:
-    """How long it still takes, in seconds: a part takes as long as those of its kind did on average.
+def seconds_left(parts: Sequence[tuple[str, float]], ended_s: Sequence[float]) -> float:
+    """How long the rest takes, in seconds: a part takes as long as those of its kind did on average.
 
-    ``parts`` are a kind and an estimate in seconds each; ``ended_s`` is how long the first of them took, and the next
-    one has been under way for ``under_way_s``. As long as none of a kind has ended, its estimates hold.
+    ``parts`` are a kind and an estimate in seconds each; ``ended_s`` is how long the first of them took. As long as
+    none of a kind has ended, its estimates hold.
     """
     measured: dict[str, list[float]] = {}
     for (kind, _), seconds in zip(parts, ended_s, strict=False):
         measured.setdefault(kind, []).append(seconds)
-    coming = [fmean(measured.get(kind, [estimate])) for kind, estimate in parts[len(ended_s) :]]
-    if coming:
-        coming[0] = max(0.0, coming[0] - under_way_s)
-    return sum(coming)
-
-
-class _TimeLeft:
-    """The line that :func:`time_left` shows; a thread draws it again while a part lasts."""
-
-    def __init__(self, parts: Sequence[tuple[str, float]]):
-        self._parts = parts
-        self._what = "starting"
-        self._first = time.monotonic()
-        self._began: list[float] = []  # when each part began
-        self._over = False
-        self._changed = threading.Event()  # a part has begun, or all have ended
-        self._drawing = threading.Lock()
-        self._display_id = uuid.uuid4().hex
-        self._thread = threading.Thread(target=self._draw_again)
-        self._draw(update=False)
-        self._thread.start()
-
-    def begin(self, what: str) -> None:
-        with self._drawing:
-            self._what = what
-            self._began.append(time.monotonic())
-            self._draw()
-        self._changed.set()
-
-    def end(self) -> None:
-        self._over = True
-        self._changed.set()
-        self._thread.join()
-        self._show_line(f"Ended after {duration(time.monotonic() - self._first)}.")
-
-    def _draw_again(self) -> None:
-        while not self._over:
-            if self._changed.wait(REDRAW_S):
-                self._changed.clear()
-                continue
-            with self._drawing:
-                self._draw()
-
-    def _draw(self, update: bool = True) -> None:
-        ended_s = [after - before for before, after in itertools.pairwise(self._began)]
-        under_way_s = time.monotonic() - self._began[-1] if self._began else 0.0
-        left_s = seconds_left(self._parts, ended_s, under_way_s)
-        left = f"about {duration(left_s)} left" if left_s > 0 else "longer than estimated"
-        self._show_line(f"{self._what}; {left}", update)
-
-    def _show_line(self, line: str, update: bool = True) -> None:
-        _show({"text/plain": line}, display_id=self._display_id, update=update)
+    return sum(fmean(measured.get(kind, [estimate])) for kind, estimate in parts[len(ended_s) :])
 
 
 @contextlib.contextmanager
@@ -147,13 +94,26 @@ def time_left(parts: Sequence[tuple[str, float]]) -> Iterator[Callable[[str], No
 
     ``parts`` are what is done, in order: its kind, and an estimate in seconds that holds until one of that kind has
     ended. The block calls what it is given at the start of each part, with a few words on it, such as
-    ``"run 3 of 30, sync"``. Nothing is drawn while a part lasts less than eight seconds, so that it isn't disturbed.
+    ``"run 3 of 30, sync"``. In between nothing is drawn, so that no measurement is disturbed.
     """
-    line = _TimeLeft(parts)
+    display_id = uuid.uuid4().hex
+    started = time.monotonic()
+    began: list[float] = []  # when each part began
+
+    def begin(what: str) -> None:
+        began.append(time.monotonic())
+        left_s = seconds_left(parts, [after - before for before, after in itertools.pairwise(began)])
+        until = datetime.now() + timedelta(seconds=left_s)
+        show_line(f"{what}; about {duration(left_s)} left, until {until:%H:%M}")
+
+    def show_line(line: str, update: bool = True) -> None:
+        _show({"text/plain": line}, display_id=display_id, update=update)
+
+    show_line(f"Starting; about {duration(seconds_left(parts, []))}.", update=False)
     try:
-        yield line.begin
+        yield begin
     finally:
-        line.end()
+        show_line(f"Ended after {duration(time.monotonic() - started)}.")
 
 
 def show_figure(figure: Figure, name: str, caption: str, folder: Path | None = None) -> None:
