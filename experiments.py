@@ -30,6 +30,7 @@ from confluent_kafka.aio import AIOProducer
 import kafka_helpers as kh
 from harness import show, warm_up
 from harness.client import Connection, connect
+from harness.cluster import Cluster, start_cluster
 from harness.config import ClientConfig, producer_settings
 from harness.errors import ClusterError, ResultsError
 from harness.measurement import PRIMER, await_statistics, prime
@@ -99,48 +100,34 @@ class Clusters(contextlib.ExitStack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._started: dict[int, LocalKafka] = {}
+        self._started: dict[str, Cluster] = {}
 
     def here(self) -> Config:
         """One broker on this machine."""
-        return self._kafka(1).config
+        return self._cluster("local").config
 
     def away(self, distance_ms: float = FAR_MS) -> Config:
         """Three brokers, moved to a round trip of so many milliseconds."""
-        kafka = self._kafka(3)
-        kafka.distance_ms = distance_ms
-        return kafka.config
+        cluster = self._cluster("distant")
+        cluster.set_distance(distance_ms)
+        return cluster.config
 
     def both(self) -> Places:
         """Here and far away."""
         return {HERE: self.here(), FAR: self.away()}
 
-    def _kafka(self, brokers: int) -> LocalKafka:
-        if brokers not in self._started:
-            # what can be moved later has to be at a distance from the start
-            kafka = LocalKafka(brokers, distance_ms=FAR_MS if brokers == 3 else 0)
-            crowd_s = warm_up.CROWD_S["distant" if brokers == 3 else "local"]
-
-            def start() -> list[Row]:
-                starting.enter_context(kafka)
-                if brokers == 3:
-                    kafka.distance_ms = 0  # far away, a crowd would make too few messages to warm anything
-                ensure_topic(kafka.config, TOPIC)
-                return []
-
-            def warm() -> list[Row]:
+    def _cluster(self, kind: str) -> Cluster:
+        if kind not in self._started:
+            parts = [("", 2 * warm_up.CROWD_S[kind])]
+            with show.time_left(parts) as begin, contextlib.ExitStack() as starting:
+                begin("Starting Kafka and warming it up")
+                cluster = start_cluster(kind, FAR_MS, starting)
+                ensure_topic(cluster.config, TOPIC)
                 messages = kh.make_messages("warm", MESSAGES)
-                warm_up.crowd(kafka.config, TOPIC, messages, kh.produce_sync, seconds=crowd_s)
-                warm_up.alternate(
-                    kafka.config, TOPIC, messages, kh.produce_async, kh.produce_sync, seconds=warm_up.TURNS_S
-                )
-                return []
-
-            with contextlib.ExitStack() as starting:  # if this is interrupted, it ends again
-                in_turns(1, [""], {("Starting Kafka",): start, ("Warming up",): warm}, about_s=crowd_s)
-                self.push(starting.pop_all())
-            self._started[brokers] = kafka
-        return self._started[brokers]
+                warm_up.warm_up(cluster, TOPIC, messages, kh.produce_async, kh.produce_sync, leg_s=0.2)
+                self.push(starting.pop_all())  # an interrupt before this ends it again
+            self._started[kind] = cluster
+        return self._started[kind]
 
 
 # --- Two ways to send ------------------------------------------------------------------------------------------------

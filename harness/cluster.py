@@ -49,7 +49,7 @@ def open_cluster(choice: str = "auto", config: Mapping[str, str] | None = None, 
     if choice == "cloud" and config is None:
         raise ConfigError("No credentials found: copy client.properties.example to client.properties and fill it in.")
     given = config if choice in ("auto", "cloud") else None
-    cluster = _configured(ClientConfig(given), stack) if given else _started(choice, rtt_ms, stack)
+    cluster = _configured(ClientConfig(given), stack) if given else start_cluster(choice, rtt_ms, stack)
     stack.callback(cluster.config.clear)
     print(f"Cluster: {cluster.name}.")
     return cluster
@@ -62,11 +62,15 @@ def _configured(config: ClientConfig, stack: contextlib.ExitStack) -> Cluster:
     return Cluster("other", "Kafka as configured", config, stack.close)
 
 
-def _started(choice: str, rtt_ms: int, stack: contextlib.ExitStack) -> Cluster:
+def start_cluster(kind: str, rtt_ms: int, stack: contextlib.ExitStack) -> Cluster:
+    """Start a Kafka here that ends with the stack: ``distant`` at a round trip of so many ms, else a local one.
+
+    Raises local_kafka.LocalKafkaError where it can't be started.
+    """
     # only here, so that with credentials neither Java nor its packages have to be there
     from local_kafka import KAFKA_VERSION, LocalKafka
 
-    if choice != "distant":
+    if kind != "distant":
         kafka = stack.enter_context(LocalKafka())
         name = f"local Apache Kafka {KAFKA_VERSION} (on this machine)"
         return Cluster("local", name, ClientConfig(kafka.config), stack.close)

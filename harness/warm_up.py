@@ -7,10 +7,9 @@ cloud's brokers are warm, and its quotas forbid a crowd; they get the last step 
 import itertools
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
-from typing import Protocol
 
 from harness.cluster import Cluster
 from harness.config import ClientConfig
@@ -21,15 +20,7 @@ CROWD = 16  # producers at once
 CROWD_S = {"local": 5.0, "distant": 45.0}  # for one broker, and for three
 TURNS_S = 8.0
 LEGS = 3  # short runs of both producers, the synchronous ones timed
-
-
-class Produce(Protocol):
-    """``produce_async`` or ``produce_sync``."""
-
-    def __call__(
-        self, config: Mapping[str, str], topic: str, messages: Iterable[KeyValue], *, batch_size: int = 500
-    ) -> ProducerRun:
-        """Send all messages, and say how that went."""
+Produce = Callable[..., ProducerRun]  # produce_async or produce_sync
 
 
 def warm_up(
