@@ -87,8 +87,9 @@ class OwnKernel(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        """What is started; the rest of the class asks for it."""
-        return KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"])
+        """What is started, and by what; the rest of the class asks for it."""
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=command, metadata={"kernel_provisioner": {"provisioner_name": "local-provisioner"}})
 
 
 class Execution(NotebookClient):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -14,6 +15,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from harness.execute import execute
 from harness.show import seconds_left
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,20 +170,29 @@ def test_a_notebook_that_tools_have_rewritten(folder, minor):
     nbformat.validate(copy)
 
 
+def refusal(folder: Folder, *parameters: str) -> str:
+    with pytest.raises(SystemExit) as ended, warnings.catch_warnings():
+        execute([], str(folder.notebook), *parameters)
+    return str(ended.value)
+
+
 def test_what_cannot_be_executed_is_told_before_anything_runs(folder):
     assert folder.run() == (1, "assignment1.ipynb can't be read: No such file or directory.\n")
     before = folder.write("# Title", "import pathlib\npathlib.Path('ran').touch()")
     names = "write name=value, without blanks; the names are: count, word, saved_run."
-    assert folder.run("count=2", "counts=2") == (1, f"counts=2 sets no parameter: {names}\n")
-    assert folder.run("count") == (1, f"count sets no parameter: {names}\n")
+    assert refusal(folder, "count=2", "counts=2") == f"counts=2 sets no parameter: {names}"
+    assert refusal(folder, "count") == f"count sets no parameter: {names}"
     assert not (folder.path / "ran").exists() and folder.notebook.read_bytes() == before
     folder.write("# Title", parameters="count = 3")
-    assert "no cell of the notebook sets saved_run or saved_further" in folder.run("count=2")[1]
-    for content in (b"", b"[]", b"{}", b"print(1)", b"\xff\xfe", b'{"cells": [3], "nbformat": 4}'):
-        folder.notebook.write_bytes(content)
-        status, said = folder.run()
-        assert status == 1 and said.startswith("assignment1.ipynb is no notebook") and said.count("\n") == 1
-        assert folder.notebook.read_bytes() == content
+    assert "no cell of the notebook sets saved_run or saved_further" in refusal(folder, "count=2")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"print(1)", b"\xff\xfe", b'{"cells": [3], "nbformat": 4}'])
+def test_what_is_no_notebook_is_left_alone(folder, content):
+    folder.notebook.write_bytes(content)
+    said = refusal(folder)
+    assert said.startswith("assignment1.ipynb is no notebook that can be read; restore it") and "\n" not in said
+    assert folder.notebook.read_bytes() == content
 
 
 FAILURES = {
@@ -310,6 +321,7 @@ def test_what_is_set_for_other_programs_stays_out(folder):
         "PYTHONWARNINGS": "error",
         "IPYTHONDIR": str(foreign / "ipython"),
         "JUPYTER_PATH": str(foreign / "jupyter"),
+        "JUPYTER_DEFAULT_PROVISIONER_NAME": "foreign",
         "MPLCONFIGDIR": str(foreign),
     }
     cell = "import os, sys, numpy\nprint(sys.executable, [name for name in os.environ if name[:6] == 'PYTHON'])"
