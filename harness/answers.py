@@ -2,11 +2,12 @@
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from statistics import median
 
+import numpy
 import pandas as pd
 
 from harness.report import approx, joint, ratio_of_medians, rounded, run_times, verdict
@@ -65,20 +66,20 @@ def judge(frame: pd.DataFrame, what: str, measured: Sequence[Range], predicted: 
 
 
 def _in_words(ends: Range) -> str:
-    low, high = map(_printed, ends)
-    if ends[1] == inf:
-        return f"at least {low}"
-    return low if low == high else f"{low} to {high}"
+    low, high = ends
+    if high == inf:
+        return f"at least {_printed(low)}"
+    return _printed(low) if low == high else f"{_printed(low)} to {_printed(high)}"
 
 
 def _printed(end: float) -> str:
-    return f"{end:,.0f}" if end in (inf, -inf) or end == round(end) else approx(end)
+    return f"{end:,.0f}" if end == round(end) else approx(end)
 
 
-def extents(values: pd.DataFrame | Sequence[float]) -> list[Range]:
-    """A range for each row: from its first to its last value; a number is a range of its own."""
-    rows = values.to_numpy().tolist() if isinstance(values, pd.DataFrame) else [[value] for value in values]
-    return [(float(row[0]), float(row[-1])) for row in rows]
+def extents(low: Iterable[float], high: Iterable[float] | None = None) -> list[Range]:
+    """A range for each pair of values; without ``high`` each value is a range of its own."""
+    values = list(low)
+    return list(zip(values, values if high is None else high, strict=True))
 
 
 def rates(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -95,12 +96,10 @@ def gains(found: pd.DataFrame, base: object, what: str) -> tuple[pd.DataFrame, l
     The range is from the row's slowest beside the base's fastest repeat to the reverse.
     """
     others = found[found.index.get_level_values(-1) != base]
-    places = [index[:-1] if len(index) > 2 else index[0] for index in others.index.tolist()]
-    bases = found.xs(base, level=-1).loc[places].set_index(others.index)
+    bases = found.xs(base, level=-1).loc[others.reset_index(-1).index].set_axis(others.index)
     shown = pd.DataFrame({"messages / s": others["rate"].map(approx), f"with {what}": bases["rate"].map(approx)})
     shown["times as fast"] = (others["rate"] / bases["rate"]).map(approx)
-    ranges = pd.DataFrame({"low": others["slowest"] / bases["fastest"], "high": others["fastest"] / bases["slowest"]})
-    return shown, extents(ranges)
+    return shown, extents(others["slowest"] / bases["fastest"], others["fastest"] / bases["slowest"])
 
 
 # --- 1 to 4: what is lost, and how often to wait ---------------------------------------------------------------------
@@ -110,9 +109,10 @@ def nobody_looks(table: pd.DataFrame) -> Answer:
     """Which errors do careless programs see? Predicted: none, unless ``produce()`` raises one or a wait ends."""
     careful = table["program"] == "callback and flush"
     without_poll = table["program"].isin(["no poll", "waits for its callback, nobody polls"])
-    predicted = (table["sent"] - table["arrived"]).where(careful, without_poll.astype(int))
+    predicted = without_poll.astype(int)
+    predicted[careful] = (table["sent"] - table["arrived"])[careful]  # whoever looks sees every failure
     shown = table.set_index(["fault", "program"])[["sent", "arrived", "reason"]]
-    shown = judge(shown, "errors seen", extents(table["seen"].tolist()), extents(predicted.tolist()))
+    shown = judge(shown, "errors seen", extents(table["seen"]), extents(predicted))
     careless = table[~careful & ~without_poll]
     losers = careless[careless["arrived"] < careless["sent"]]
     noticed = int((losers["seen"] > 0).sum())
@@ -126,21 +126,17 @@ def program_dies(table: pd.DataFrame) -> Answer:
     lost = table.groupby("way", sort=False)["lost"].agg(["size", "median", "max"])
     shown = pd.DataFrame({"kills": lost["size"], "median loss": lost["median"].map(approx)})
     predicted = [may_lose[way] for way in lost.index.tolist()]
-    shown = judge(shown.rename_axis(None), "largest loss", extents(lost["max"].tolist()), predicted)
+    shown = judge(shown.rename_axis(None), "largest loss", extents(lost["max"]), predicted)
     most = lost["max"].to_dict()
     return Answer(f"A kill cost async up to {approx(most['async'])} messages, sync {most['sync'] or 'none'}.", [shown])
 
 
 def standstills(table: pd.DataFrame) -> dict[int, Range]:
     """For each number of brokers from the kill to the end of sync's slowest batch, in seconds on its run's clock."""
-    found = {}
-    for brokers in (1, 3):
-        run = table[(table["mode"] == "sync") & (table["brokers"] == brokers)]
-        if not run.empty:
-            slowest = int(run["delivered_s"].argmax())
-            ended_s = run["started_s"].iloc[slowest] + run["delivered_s"].iloc[slowest]
-            found[brokers] = (float(run["killed_s"].iloc[0]), float(ended_s))
-    return found
+    sync = table[table["mode"] == "sync"]
+    slowest = sync.loc[sync.groupby("brokers")["delivered_s"].idxmax()]
+    spans = extents(slowest["killed_s"], slowest["started_s"] + slowest["delivered_s"])
+    return dict(zip(slowest["brokers"].tolist(), spans, strict=True))
 
 
 def brokers_die(table: pd.DataFrame) -> Answer:
@@ -148,10 +144,10 @@ def brokers_die(table: pd.DataFrame) -> Answer:
     runs = table.groupby(["brokers", "mode"])
     faults = runs[["missing", "duplicated", "out_of_order"]].first().sum(axis=1)
     messages = pd.DataFrame({"messages": runs["messages"].sum().map("{:,}".format)})
-    lost = judge(messages, "lost, doubled or out of order", extents(faults.tolist()), [(0, 0)] * len(faults))
+    lost = judge(messages, "lost, doubled or out of order", extents(faults), [(0, 0)] * len(faults))
     modes = [mode for _, mode in messages.index.tolist()]
     waits: list[Range] = [(0, 1) if mode == "async" else (1, inf) for mode in modes]
-    still = judge(messages, "longest handing over (s)", extents(runs["elapsed_s"].max().tolist()), waits)
+    still = judge(messages, "longest handing over (s)", extents(runs["elapsed_s"].max()), waits)
     still_s = approx(max(end - begin for begin, end in standstills(table).values()))
     waited_s = approx(table.loc[table["mode"] == "async", "delivered_s"].max())
     count = f"{int(faults.sum()):,}" if faults.any() else "None"
@@ -173,14 +169,6 @@ def waits_between(table: pd.DataFrame, far: str) -> Answer:
 # --- 5: distance -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Line:
-    """Milliseconds that a synchronous message takes: ``slope`` for each of round trip, ``own_ms`` without any."""
-
-    slope: float
-    own_ms: float
-
-
 def points(table: pd.DataFrame) -> pd.DataFrame:
     """The runs at each distance, with the round trip that was measured apart and the time of a message, in ms."""
     questions = table[table["mode"] == "question"]
@@ -190,43 +178,40 @@ def points(table: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(round_trip_ms=runs["set_ms"].map(round_trips), message_ms=message_ms)
 
 
-def line(law: pd.DataFrame) -> Line:
-    """The line through the synchronous runs' medians; its slope is the median of all pairs' (Theil and Sen)."""
+def line(law: pd.DataFrame) -> tuple[float, float]:
+    """The line through the synchronous runs' medians: ms of a message for each of round trip, and ms without any.
+
+    The first is the median of the slopes of all pairs (Theil and Sen).
+    """
     middle = law[law["mode"] == "sync"].groupby("set_ms")[["round_trip_ms", "message_ms"]].median()
-    pairs = itertools.combinations(extents(middle), 2)
-    slope = median((y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in pairs)
-    return Line(slope, median(y - slope * x for x, y in extents(middle)))
+    places = list(zip(middle["round_trip_ms"], middle["message_ms"], strict=True))
+    slope = median((y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in itertools.combinations(places, 2))
+    return slope, median(y - slope * x for x, y in places)
 
 
 def distance(law: pd.DataFrame, requests: pd.DataFrame, rehearsal: Results | None) -> Answer:
     """Do both laws hold? Sync: a round trip a message. Async: some round trips in all, by its requests."""
-    lines = [line(some) for _, some in law.groupby("repeat")]
+    slope, own_ms = line(law)
+    slopes, owns = zip(*(line(some) for _, some in law.groupby("repeat")), strict=True)
     times = law[law["mode"] == "async"].groupby("set_ms")["elapsed_s"].agg(["median", "min", "max"])
-    near_s = float(times["median"].iloc[0])
-    far_ms = float(times.index.max())
     near = times.iloc[0]
     far = times.iloc[-1]
-    least_s = float(far["min"] - near["max"])
-    most_s = float(far["max"] - near["min"])
-    longer = (1000 * least_s / far_ms, 1000 * most_s / far_ms)
-    slopes = [each.slope for each in lines]
-    own = [each.own_ms for each in lines]
+    far_s = times.index[-1] / 1000
+    longer = ((far["min"] - near["max"]) / far_s, (far["max"] - near["min"]) / far_s)
     rows: dict[str, tuple[Range, Range]] = {
         "sync: ms a message for each ms of round trip": ((min(slopes), max(slopes)), (0.9, 1.1)),
-        "sync: ms a message without any": ((min(own), max(own)), (0, 1.5)),
+        "sync: ms a message without any": ((min(owns), max(owns)), (0, 1.5)),
         "async: round trips more in a whole run": (longer, (1, 10)),
     }
     if rehearsal:
         took = 1000 * rounded(median(run_times(rehearsal.runs, "sync"))) / rehearsal.record.num_messages
         away_ms = float(re.findall(r"([\d.]+) ms away", rehearsal.record.cluster)[0])
-        foretold = line(law).own_ms + line(law).slope * (law["round_trip_ms"].min() + away_ms)
+        foretold = own_ms + slope * (law["round_trip_ms"].min() + away_ms)
         rows["sync: ms a message in the rehearsal"] = ((took, took), (0.8 * foretold, 1.2 * foretold))
     measured, predicted = zip(*rows.values(), strict=True)
     shown = judge(pd.DataFrame(index=list(rows)), "law", measured, predicted)
-    short = (
-        f"Sync pays {approx(line(law).slope)} round trips for each message, async at most {approx(max(longer))} a run."
-    )
-    return Answer(short, [shown, law_of_requests(requests, near_s)])
+    short = f"Sync pays {approx(slope)} round trips for each message, async at most {approx(max(longer))} a run."
+    return Answer(short, [shown, law_of_requests(requests, near["median"])])
 
 
 def law_of_requests(table: pd.DataFrame, near_s: float) -> pd.DataFrame:
@@ -238,13 +223,12 @@ def law_of_requests(table: pd.DataFrame, near_s: float) -> pd.DataFrame:
     middle = groups[["elapsed_s", "requests", "request_ms"]].median().map(rounded)
     partitions = middle.index.get_level_values("partitions")
     law_s = (middle["requests"] / partitions * middle["request_ms"] / 1000).map(rounded)
-    shown = pd.DataFrame(
-        {"requests": middle["requests"].map(_printed), "a request (ms)": middle["request_ms"].map(approx)}
-    )
+    shown = pd.DataFrame({"requests": middle["requests"].map(_printed)})
+    shown["a request (ms)"] = middle["request_ms"].map(approx)
     shown["law (s)"] = law_s.map(approx)
     least = law_s.where(middle.index.get_level_values("idempotence") == "on", 0)
-    predicted = extents(pd.DataFrame({"least": least, "most": law_s + near_s}))
-    return judge(shown, "time (s)", extents(groups["elapsed_s"].agg(["min", "max"])), predicted)
+    measured = extents(groups["elapsed_s"].min(), groups["elapsed_s"].max())
+    return judge(shown, "time (s)", measured, extents(least, law_s + near_s))
 
 
 # --- 6 to 9: safety, a web handler, mistakes, certainty --------------------------------------------------------------
@@ -260,9 +244,9 @@ def safety(table: pd.DataFrame, first: pd.DataFrame) -> Answer:
         (2, inf) if (mode, settings) == ("sync", "acks=0") else (0.5, 2) for _, mode, settings in shown.index.tolist()
     ]
     firsts = first_message(first)
-    with_it = firsts["whole (s)"].iloc[0]
-    without = firsts["whole (s)"].iloc[2]
-    short = f"A new producer's first message takes {with_it} s with idempotence, {without} s without."
+    here = firsts["whole (s)"].xs(first["place"].iloc[0]).to_dict()
+    took = f"{here['idempotent']} s with idempotence, {here['not idempotent']} s without"
+    short = f"A new producer's first message takes {took}."
     return Answer(short, [judge(shown, "times as fast", measured, predicted), firsts])
 
 
@@ -286,31 +270,30 @@ def first_message(table: pd.DataFrame) -> pd.DataFrame:
     groups = table.groupby(["place", "producer"], sort=False)
     middle = groups[["first_s", "second_s"]].median().map(rounded)
     plain = middle.xs("not idempotent", level="producer").loc[middle.index.get_level_values("place")]
-    plain_s = plain["first_s"].tolist()
-    sending_s = plain["second_s"].tolist()
-    shown = pd.DataFrame({"whole (s)": middle["first_s"].map(approx), "sending (s)": list(map(approx, sending_s))})
-    shown["connecting (s)"] = [approx(whole - sending) for whole, sending in zip(plain_s, sending_s, strict=True)]
-    waiting = groups["first_s"].agg(["min", "max"]).sub(plain_s, axis="index")
+    plain = plain.set_axis(middle.index)  # beside each producer that of its place without idempotence
+    shown = pd.DataFrame({"whole (s)": middle["first_s"], "sending (s)": plain["second_s"]})
+    shown["connecting (s)"] = plain["first_s"] - plain["second_s"]
+    waiting = extents(groups["first_s"].min() - plain["first_s"], groups["first_s"].max() - plain["first_s"])
     predicted: list[Range] = [
         (0.3, 0.6) if producer == "idempotent" else (-0.1, 0.1) for _, producer in middle.index.tolist()
     ]
-    return judge(shown, "waiting (s)", extents(waiting), predicted)
+    return judge(shown.map(approx), "waiting (s)", waiting, predicted)
 
 
 def web_handler(table: pd.DataFrame) -> Answer:
     """How long does a request wait? Predicted: seconds for AIOProducer's buffer, else the linger and a request."""
     groups = table.groupby("way", sort=False)
+    waits_ms = 1000 * groups["wait_s"].quantile(numpy.linspace(0, 1, 5)).unstack()
     shown = pd.DataFrame({"messages": groups.size(), "answered in time": groups["in_time"].first()})
-    milliseconds = {"median wait (ms)": groups["wait_s"].median(), "longest (ms)": groups["wait_s"].max()}
-    milliseconds["to stop (ms)"] = groups["stop_s"].first()
-    for name, seconds in milliseconds.items():
-        shown[name] = (1000 * seconds).map(approx)
-    middle = 1000 * pd.concat([groups["wait_s"].quantile(0.25), groups["wait_s"].quantile(0.75)], axis="columns")
+    shown["median wait (ms)"] = waits_ms[0.5].map(approx)
+    shown["longest (ms)"] = waits_ms[1].map(approx)
+    shown["to stop (ms)"] = (1000 * groups["stop_s"].first()).map(approx)
     as_it_comes = ("AIOProducer, one by one", "AIOProducer")
     predicted: list[Range] = [(1_000, inf) if way in as_it_comes else (0, 100) for way in shown.index.tolist()]
     recipe = shown["median wait (ms)"].to_dict()["Producer, a thread polls"]
     short = f"A plain producer and a thread that polls: a request waits {recipe} ms (median)."
-    return Answer(short, [judge(shown.rename_axis(None), "middle half (ms)", extents(middle), predicted)])
+    middle_half = extents(waits_ms[0.25], waits_ms[0.75])
+    return Answer(short, [judge(shown.rename_axis(None), "middle half (ms)", middle_half, predicted)])
 
 
 # Why each habit finds another ratio; and those that were predicted to find a larger one.
@@ -337,16 +320,16 @@ def ratios_of_mistakes(runs: pd.DataFrame) -> pd.DataFrame:
     """
     scale = 20_000 / runs["messages"]
     connecting_s = runs["connecting_s"].fillna(0)
-    each = runs["habit"] == "a producer for each batch"
-    seconds = runs["elapsed_s"].where(~each, runs["elapsed_s"] + connecting_s) * scale
+    connects_again = runs["habit"] == "a producer for each batch"
+    seconds = (runs["elapsed_s"] + connecting_s.where(connects_again, 0)) * scale
     right = runs["habit"] == "right"
     queued = runs[right].assign(habit="the clock stops when all is queued", seconds=runs["queued_s"] * scale)
     inside = runs[right].assign(habit="the producer is made inside the clock", seconds=seconds + connecting_s)
     everything = pd.concat([runs.assign(seconds=seconds), queued, inside])
     groups = everything.groupby(["habit", "mode"])["seconds"]
-    middle, least, most = (
-        _with_right(each.map(rounded).unstack()) for each in (groups.median(), groups.min(), groups.max())
-    )
+    middle = _with_right(groups.median())
+    least = _with_right(groups.min())
+    most = _with_right(groups.max())
     found = pd.DataFrame({"async_s": middle["async"], "sync_s": middle["sync"]})
     found["ratio"] = middle["sync"] / middle["async"]
     found["lowest"] = least["sync"] / most["async"]
@@ -355,8 +338,9 @@ def ratios_of_mistakes(runs: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values("ratio", ascending=False).reset_index()
 
 
-def _with_right(times: pd.DataFrame) -> pd.DataFrame:
-    """Times by habit and mode; where a habit leaves a mode alone, its right ones."""
+def _with_right(seconds: pd.Series) -> pd.DataFrame:
+    """Times as printed, by habit and mode; where a habit leaves a mode alone, its right ones."""
+    times = seconds.map(rounded).unstack()
     return times.fillna(times.loc["right"].to_dict())
 
 
@@ -368,7 +352,7 @@ def mistakes(table: pd.DataFrame) -> Answer:
     shown = pd.DataFrame({"async (s)": found["async_s"].map(approx), "sync (s)": found["sync_s"].map(approx)})
     predicted: list[Range] = [(right, inf) if habit in LARGER else (0, right) for habit in habits]
     shown["times as fast"] = found["ratio"].map(approx)
-    shown = judge(shown.set_axis(habits), "times as fast", extents(found[["lowest", "highest"]]), predicted)
+    shown = judge(shown.set_axis(habits), "times as fast", extents(found["lowest"], found["highest"]), predicted)
     extremes = f"{approx(found['ratio'].max())} down to {approx(found['ratio'].min())}"
     short = f"Where {approx(right)} times is right, such habits find {extremes}."
     return Answer(short, [shown.assign(why=found["why"].tolist())])
@@ -376,19 +360,18 @@ def mistakes(table: pd.DataFrame) -> Answer:
 
 def how_sure(saved: Results, same: pd.DataFrame) -> Answer:
     """Is a producer as fast as itself, and does processor time vary less than time? Predicted: both."""
-    rows: dict[str, tuple[Range, Range]] = {}
-    costs = {}
+    rows: dict[str, tuple[Range, Range, str]] = {}
     for mode, runs in same.groupby("mode"):
+        a_message = runs[["elapsed_s", "cpu_s"]].div(runs["messages"], axis="index")
+        time_us, cpu_us = (1e6 * a_message.median()).map(approx)
         times = runs.groupby("name")["elapsed_s"].apply(list)
         _, low, high = ratio_of_medians(times["A again"], times["A"])
-        rows[f"{mode}: time, divided by that of the same again"] = ((low, high), (0.9, 1.11))
-        a_message = runs[["elapsed_s", "cpu_s"]].div(runs["messages"], axis="index")
+        rows[f"{mode}: time, divided by that of the same again"] = ((low, high), (0.9, 1.11), time_us)
         variation = (a_message.std() / a_message.mean()).map(rounded).to_dict()
         share = variation["cpu_s"] / variation["elapsed_s"]
-        rows[f"{mode}: variation of processor time, divided by that of time"] = ((share, share), (0, 1))
-        costs[str(mode)] = (1e6 * a_message.median()).map(approx).tolist()
-    measured, predicted = zip(*rows.values(), strict=True)
+        rows[f"{mode}: variation of processor time, divided by that of time"] = ((share, share), (0, 1), cpu_us)
+    measured, predicted, costs = zip(*rows.values(), strict=True)
     shown = judge(pd.DataFrame(index=list(rows)), "prediction", measured, predicted)
-    shown["a message (microseconds)"] = [costs[name.partition(":")[0]][number % 2] for number, name in enumerate(rows)]
+    shown["a message (microseconds)"] = costs
     _, low, high = ratio_of_medians(run_times(saved.runs, "sync"), run_times(saved.runs, "async"))
     return Answer(f"A repeat at once would find a ratio of {approx(low)} to {approx(high)}.", [shown])
