@@ -203,10 +203,10 @@ def distance(law: pd.DataFrame, requests: pd.DataFrame, rehearsal: Results | Non
         "sync: ms a message without any": ((min(owns), max(owns)), (0, 1.5)),
         "async: round trips more in a whole run": (longer, (1, 10)),
     }
-    if rehearsal:
+    away = re.search(r"([\d.]+) ms away", rehearsal.record.cluster) if rehearsal else None
+    if rehearsal and away:
         took = 1000 * rounded(median(run_times(rehearsal.runs, "sync"))) / rehearsal.record.num_messages
-        away_ms = float(re.findall(r"([\d.]+) ms away", rehearsal.record.cluster)[0])
-        foretold = own_ms + slope * (law["round_trip_ms"].min() + away_ms)
+        foretold = own_ms + slope * (law["round_trip_ms"].min() + float(away[1]))
         rows["sync: ms a message in the rehearsal"] = ((took, took), (0.8 * foretold, 1.2 * foretold))
     measured, predicted = zip(*rows.values(), strict=True)
     shown = judge(pd.DataFrame(index=list(rows)), "law", measured, predicted)

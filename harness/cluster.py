@@ -56,7 +56,7 @@ def open_cluster(choice: str = "auto", config: Mapping[str, str] | None = None, 
 
 
 def _configured(config: ClientConfig, stack: contextlib.ExitStack) -> Cluster:
-    cloud = re.search(r"\.([a-z0-9-]+)\.([a-z]+)\.confluent\.cloud", config["bootstrap.servers"])
+    cloud = re.search(r"\.([a-z0-9-]+)\.([a-z]+)(?:\.glb|\.private)?\.confluent\.cloud", config["bootstrap.servers"])
     if cloud:
         return Cluster("cloud", f"Confluent Cloud ({cloud[2]} {cloud[1]})", config, stack.close)
     return Cluster("other", "Kafka as configured", config, stack.close)

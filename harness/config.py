@@ -49,7 +49,8 @@ MEASURED_SETTINGS = {"acks": "all", "enable.idempotence": "true"}
 # with an odd one can end Python.
 SET_BY_THE_RUN = ("request.required.acks", "message.timeout.ms", "statistics.interval.ms", "client.id")
 # Settings whose values may be shown and saved. By name, not by value: a secret may look like a number or a word.
-SHOWN = (*MEASURED_SETTINGS, "batch.size", "compression.type", "linger.ms", "sasl.mechanisms", "security.protocol")
+SHOWN = (*MEASURED_SETTINGS, "batch.size", "batch.num.messages", "linger.ms", "queue.buffering.max.ms")
+SHOWN += ("compression.type", "compression.codec", "sasl.mechanisms", "security.protocol")
 # How the client calls some settings in a refusal that concerns another one, too.
 CLIENT_WORDS = {"message.timeout.ms": "delivery.timeout.ms", "SASL mechanism": "sasl.mechanisms"}
 

@@ -8,7 +8,6 @@ import numpy
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
 
 from harness.report import approx, complete_runs, drift, standing_out
 from harness.runs import ProducerRun, quantity
@@ -16,13 +15,13 @@ from harness.runs import ProducerRun, quantity
 # From Okabe and Ito's colour-blind safe palette; blue is async and vermillion is sync, everywhere and nothing else is.
 COLOURS = {"async": "#0072B2", "sync": "#D55E00"}
 MARKERS = {"async": "o", "sync": "s"}
-# Our own settings, whatever the user has set for other figures (LaTeX, for instance, which may not be installed).
-matplotlib.rcdefaults()
-matplotlib.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
 
 
 def new_figure(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float] = (9, 4.8), **options: Any):
     """A figure, and its axes as ``subplots`` gives them; it belongs to no window."""
+    # Whatever the user has set for other figures (LaTeX, for instance, which may not be installed).
+    matplotlib.rcdefaults()
+    matplotlib.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
     figure = Figure(figsize=figsize, layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
 
@@ -34,9 +33,8 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.grid(alpha=0.3)
     for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
         if scale == "log":
-            axis.set_major_locator(LogLocator())
             axis.set_minor_formatter("")
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+            axis.set_major_formatter("{x:,.10g}")
 
 
 def runs_in_order(runs: Sequence[ProducerRun]) -> tuple[Figure, str]:

@@ -3,6 +3,7 @@
 Both are made in a temporary folder and moved to their place at the end, so that they are whole or not there.
 """
 
+import html
 import itertools
 import os
 import re
@@ -28,7 +29,7 @@ ANSWERS = "answers/assignment1_answers.md"
 PROGRAM = ["kafka_helpers.py", "requirements.txt", "constraints.txt"]
 PROGRAM += ["harness/*.py", "harness/*.toml", "harness/page.html.j2"]
 PROGRAM += ["local_kafka/*.py", "local_kafka/*.template", "local_kafka/java.options", "local_kafka/jars.txt"]
-MEASUREMENT = ["results.json", "*.csv", "*.png"]
+MEASUREMENT = ["results.json", "*.csv"]
 README = """# Kafka producers, asynchronous and synchronous
 - Read `assignment1.html`, the executed notebook as a page, and `{answers}`, Problem 2; `going_further.html` is extra.
 - `results` has the data. To measure again: `pip install -c constraints.txt -r requirements.txt`, then \
@@ -64,7 +65,8 @@ def require_executed(file: str, command: str) -> NotebookNode:
     count = 0
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            heading = [heading, *re.findall(r"(?m)^#+ +(.+)", cell.source)][-1]
+            for found in re.finditer(r"(?m)^#+ +(.+)", cell.source):
+                heading = found[1]
         if cell.cell_type == "code" and cell.source.strip():
             if said := fault(cell, count):
                 raise PlainError(f'{file}: in "{heading}" a cell {said}. Run all of it ({command}), then again.')
@@ -76,10 +78,8 @@ def shown_measurements(notebook: NotebookNode) -> list[Path]:
     """Find the folders of results that the outputs name. Raises PlainError if there is none, or one is not whole."""
     named: set[str] = set()
     for output in [output for cell in notebook.cells for output in cell.get("outputs", [])]:
-        text = output.get("text", "") + output.get("data", {}).get("text/markdown", "")
-        named.update(re.findall(r"(?:Saved in|Data:) (results/[\w-]+)", text))
-        if saved_in := output.get("metadata", {}).get("saved_in"):
-            named.add(saved_in)
+        for place in re.findall(r"Data: (.+)\.\*", output.get("data", {}).get("text/markdown", "")):
+            named.add(html.unescape(place))  # as report.where_measured() writes it
     if not named:
         raise PlainError(f"{NOTEBOOK} shows no saved measurement: make run, then again.")
     return [load_results(folder).folder for folder in sorted(named)]
@@ -106,7 +106,8 @@ def fill(folder: Path, answers: str) -> None:
     require_executed(FURTHER, "make further")
     copy(PROGRAM, Path(), folder)
     for measurement in shown_measurements(notebook):
-        copy(MEASUREMENT, measurement, folder / "results" / measurement.name)
+        pictures = [file.name for file in measurement.glob("*.png")]
+        copy([*MEASUREMENT, *pictures], measurement, folder / "results" / measurement.name)
     shutil.copyfile(ANSWERS, folder / answers)
     text = Path(NOTEBOOK).read_text(encoding="utf-8").replace(ANSWERS, answers).replace(FURTHER, FURTHER_PAGE)
     (folder / NOTEBOOK).write_text(text, encoding="utf-8")
@@ -144,7 +145,7 @@ def main(name: str = "") -> None:
     except PlainError as error:
         sys.exit(str(error))
     except OSError as error:
-        sys.exit(f"Nothing was handed in: {error.filename}: {error.strerror}.")
+        sys.exit(f"Nothing was handed in: {error}.")
     except KeyboardInterrupt:
         sys.exit("Interrupted: nothing was handed in.")
 

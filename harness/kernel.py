@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
 
 REPLY_WITHIN_S = 1.0  # after the kernel's last word on a cell: an interrupt at that instant swallows the reply
@@ -26,7 +26,6 @@ ONE_PRESS_S = 0.5  # signals this close are one: `make` hands a SIGTERM on, a cl
 SIGN_OF_LIFE_S = 10.0  # a cell that says nothing for so long is said to be still at work
 LONGEST_SOCKET_FOLDER = 80  # a socket's path can have some 100 characters
 CLEAR_LINE = "\r\x1b[K"
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class RunEnded(Exception):
@@ -249,7 +248,7 @@ class Execution(NotebookClient):
         if isinstance(error, CellExecutionError):
             failure = [output for output in cell.outputs if output.output_type == "error"]
             lines = failure[-1].traceback if failure else [f"{error.ename}: {error.evalue}"]
-            return RunEnded(f"In {self.section}:\n" + COLOURS.sub("", "\n".join(lines)))
+            return RunEnded(f"In {self.section}:\n" + strip_ansi("\n".join(lines)))
         status = self.km.provisioner.process.poll()
         if status == -signal.SIGKILL:
             return RunEnded(f"In {self.section}: the kernel was killed, as happens when memory is short.")

@@ -22,7 +22,9 @@ def render(file: Path, linked: Container[str] = ()) -> str:
     """Give a notebook's page, figures included. Links to files are taken out, but for those to files in ``linked``."""
     print(f"Making the page of {file.name} ...", flush=True)
     exporter = HTMLExporter(template_name="classic", template_file=str(TEMPLATE), embed_images=True)
-    page, _ = exporter.from_filename(str(file))
+    notebook, _ = read_notebook(file)
+    where = {"name": file.stem, "path": str(file.parent)}
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": where})
     return LINK_TO_A_FILE.sub(lambda link: link[0] if unquote(link[1]) in linked else link[2], page)
 
 
@@ -30,12 +32,12 @@ def main(*names: str) -> None:
     """Write the page of each notebook beside it."""
     for file in map(Path, names):
         try:
-            read_notebook(file)
+            page = render(file)
         except PlainError as error:
             sys.exit(str(error))
-        page = file.with_suffix(".html")
-        page.write_text(render(file), encoding="utf-8")
-        print(f"Written: {page}")
+        target = file.with_suffix(".html")
+        target.write_text(page, encoding="utf-8")
+        print(f"Written: {target}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy
 import pandas as pd
 
 from harness.results import Results
-from harness.runs import NEAR_MS, ProducerRun, outcome, printable, quantity
+from harness.runs import NEAR_MS, ProducerRun, order_of_runs, outcome, printable, quantity
 
 FULL_NAME = {"async": "asynchronous", "sync": "synchronous"}
 CLEARLY = 1.1  # times as fast: less than that is called no difference
@@ -134,9 +134,11 @@ def interval_by_runs(results: Results) -> pd.DataFrame:
     rows = []
     if min(len(slow), len(fast)) > 1:
         for blocks in (1, 3, 6, 12, 24):
-            ratio, low, high = ratio_of_medians(slow, fast, (blocks, 4 * blocks))
+            order = order_of_runs(blocks)
+            runs = order.count("sync"), order.count("async")
+            ratio, low, high = ratio_of_medians(slow, fast, runs)
             half_width = (rounded(high) - rounded(low)) / 2 / rounded(ratio)
-            rows.append((4 * blocks, blocks, rounded(low), rounded(high), f"{approx(100 * half_width)}%"))
+            rows.append((runs[1], runs[0], rounded(low), rounded(high), f"{approx(100 * half_width)}%"))
     return pd.DataFrame(rows, columns=["async runs", "sync runs", "from (times)", "to (times)", "plus or minus"])
 
 
@@ -160,10 +162,8 @@ def verdict(measured: tuple[float, float], predicted: tuple[float, float]) -> st
 
 def joint(*verdicts: str) -> str:
     """The verdict of a prediction with several parts: as its worst part, of which *not as predicted* is the worst."""
-    for worst in ("not as predicted", "not decided"):
-        if worst in verdicts:
-            return worst
-    return "as predicted"
+    order = ("as predicted", "not decided", "not as predicted")
+    return max(verdicts, key=order.index, default="as predicted")
 
 
 # --- The answer ------------------------------------------------------------------------------------------------------
@@ -189,8 +189,7 @@ def finding(results: Results, known: pd.DataFrame | None = None) -> str:
 def _interruption(results: Results) -> str:
     if results.state != "interrupted":
         return ""
-    planned = max(results.record.planned_runs, len(results.runs))
-    return f"The measurement was interrupted: {len(results.runs)} of {planned} runs were begun. "
+    return f"The measurement was interrupted: {len(results.runs)} of {results.record.planned_runs} runs were begun. "
 
 
 def _comparison(results: Results, summary: dict[str, dict[str, float]]) -> str:
@@ -261,7 +260,7 @@ def compare_measurements(known: pd.DataFrame) -> pd.DataFrame:
 def standing(results: Results, known: pd.DataFrame | None) -> str:
     """Where a local result stands among other known measurements of as many messages; nothing where that is unknown."""
     summary = summarize(results.runs)
-    if known is None or known.empty or len(summary) < 2 or results.record.kind != "local":
+    if known is None or len(summary) < 2 or results.record.kind != "local":
         return ""
     alike = known["messages"] == summary["async"]["messages"]
     itself = known["measurement"] == results.folder.name.removesuffix("_local")

@@ -21,7 +21,7 @@ import confluent_kafka
 import msgspec
 import pandas as pd
 
-from harness.errors import ResultsError, RunInterrupted
+from harness.errors import ClusterError, ResultsError, RunInterrupted
 from harness.runs import INTERRUPTED, Amount, Count, Mode, ProducerRun, batches_frame, printable, quantity
 from harness.stop import StopButton
 
@@ -94,17 +94,20 @@ class Results:
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
-        """Within this block the stop button is answered with where the results are: RunInterrupted."""
+        """Within this block RunInterrupted, after the stop button, and ClusterError say where the results are."""
         try:
             yield
         except KeyboardInterrupt:
-            self.save()
             messages = self.runs[-1].acknowledged if self.runs else 0
-            folder = self.folder.as_posix()
-            raise RunInterrupted(
-                f"Interrupted after {quantity(messages, 'message')} of run {len(self.runs) or 1}. What was measured is "
-                f'in {folder}; to draw it, set saved_run to "{folder}".'
-            ) from None
+            ended = f"Interrupted after {quantity(messages, 'message')} of run {len(self.runs) or 1}."
+            raise RunInterrupted(f"{ended} {self._what_is_saved()}") from None
+        except ClusterError as error:
+            raise ClusterError(f"{error} {self._what_is_saved()}") from None
+
+    def _what_is_saved(self) -> str:
+        self.save()
+        folder = self.folder.as_posix()
+        return f'What was measured is in {folder}; to draw it, set saved_run to "{folder}".'
 
     def add_table(self, name: str, table: pd.DataFrame) -> None:
         """Take in a further table, and save. Its name has small letters, digits and underscores."""

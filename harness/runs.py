@@ -72,14 +72,13 @@ class ProducerRun:
         return not self.stopped and self.acknowledged == self.submitted
 
     @property
-    def submitting_s(self) -> float:
-        """The time that the sender spent on all batches; in sync that includes every wait, in async not the last."""
-        return sum(batch.elapsed_s for batch in self.batches)
-
-    @property
     def request_rate(self) -> float:
-        """Messages submitted / s while submitting, failed ones included (the course's "request rate")."""
-        return self.submitted / self.submitting_s if self.submitting_s else 0.0
+        """Messages submitted / s while submitting, failed ones included (the course's "request rate").
+
+        In sync that time includes every wait, in async not the last.
+        """
+        submitting_s = sum(batch.elapsed_s for batch in self.batches)
+        return self.submitted / submitting_s if submitting_s else 0.0
 
     @property
     def response_rate(self) -> float:

@@ -47,7 +47,7 @@ def install(requirements: str) -> bool:
         subprocess.run([sys.executable, "-m", "ensurepip"])
     outside = {name: value for name, value in os.environ.items() if name not in ELSEWHERE} | {"PIP_USER": "0"}
     what = ["install", "-c", "constraints.txt", "-r", requirements]
-    settings = subprocess.check_output([*PIP, "config", "list"], env=outside, text=True)
+    settings = subprocess.run([*PIP, "config", "list"], env=outside, stdout=subprocess.PIPE, text=True).stdout
     if not re.search("index.*='[^']", settings):  # such as global.index-url='https://...'
         if not importlib.util.find_spec("uv"):
             subprocess.run([*PIP, "install", "--quiet", "--disable-pip-version-check", UV], env=outside)

@@ -29,7 +29,8 @@ def topic_metadata(connection: Connection, topic: str) -> TopicMetadata:
         if found.partitions and not found.error:
             return found
         if time.monotonic() - asked > PATIENCE_S:
-            raise ClusterError(f"The topic {topic} can't be used: {explain(found.error)}.")
+            reason = explain(found.error) if found.error else "it has no partitions; is it being deleted?"
+            raise ClusterError(f"The topic {topic} can't be used: {reason}.")
         time.sleep(0.1)
 
 

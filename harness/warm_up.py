@@ -49,31 +49,36 @@ def warm_up(
         ClusterError: the cluster can't be reached, or not all messages were delivered.
         KeyboardInterrupt: the user pressed the stop button.
     """
+
+    def turn(seconds: float) -> ProducerRun:
+        """Let both send, one after the other; the synchronous one for so many seconds, and that run is returned."""
+        require_complete(produce_async(cluster.config, topic, messages))
+        return require_complete(produce_sync(cluster.config, topic, for_seconds(seconds, messages), batch_size=10))
+
     try:
         cluster.set_distance(0)
         if cluster.kind in CROWD_S:
             crowd(cluster.config, topic, messages, produce_sync, seconds=CROWD_S[cluster.kind])
-            alternate(cluster.config, topic, messages, produce_async, produce_sync, seconds=TURNS_S)
+            ends = time.monotonic() + TURNS_S
+            while time.monotonic() < ends:  # so that the brokers get used to both kinds of request
+                turn(1.0)
     finally:
         cluster.set_distance(cluster.distance_ms)
-    legs = []
-    for _ in range(LEGS):
-        legs.append(require_complete(produce_sync(cluster.config, topic, for_seconds(leg_s, messages), batch_size=10)))
-        require_complete(produce_async(cluster.config, topic, messages))
+    legs = [turn(leg_s) for _ in range(LEGS)]
     round_trip_ms = median(leg.network["rtt_ms"] for leg in legs)
     message_ms = median(1000 * leg.elapsed_s / leg.acknowledged for leg in legs)
     return round_trip_ms, message_ms
 
 
 def crowd(
-    config: Mapping[str, str], topic: str, messages: Iterable[KeyValue], produce_sync: Produce, *, seconds: float
+    config: Mapping[str, str], topic: str, messages: Sequence[KeyValue], produce_sync: Produce, *, seconds: float
 ) -> None:
     """Let sixteen synchronous producers send at the same time, for so many seconds."""
     over = threading.Event()
     impatient = ClientConfig(config) | {"delivery.timeout.ms": "2000"}
     with StopButton() as stop, ThreadPoolExecutor(CROWD) as pool:
         for _ in range(CROWD):
-            some = itertools.takewhile(lambda _: not over.is_set(), messages)
+            some = itertools.takewhile(lambda _: not over.is_set(), itertools.cycle(messages))
             pool.submit(produce_sync, impatient, topic, some, batch_size=1)
         try:
             ends = time.monotonic() + seconds
@@ -83,28 +88,9 @@ def crowd(
             over.set()
 
 
-def alternate(
-    config: Mapping[str, str],
-    topic: str,
-    messages: Sequence[KeyValue],
-    produce_async: Produce,
-    produce_sync: Produce,
-    *,
-    seconds: float,
-) -> None:
-    """Let both producers send in turns, for so many seconds: the broker gets used to both kinds of request."""
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        require_complete(produce_async(config, topic, messages))
-        require_complete(produce_sync(config, topic, for_seconds(1.0, messages), batch_size=10))
-
-
 def for_seconds(seconds: float, messages: Iterable[KeyValue]) -> Iterator[KeyValue]:
     """The messages, until so many seconds after the first has been dealt with; at least one."""
-    ends = float("inf")
-    for number, message in enumerate(messages):
-        yield message
-        if number == 0:
-            ends = time.monotonic() + seconds
-        if time.monotonic() > ends:
-            return
+    rest = iter(messages)
+    yield from itertools.islice(rest, 1)
+    ends = time.monotonic() + seconds
+    yield from itertools.takewhile(lambda _: time.monotonic() <= ends, rest)

@@ -14,7 +14,7 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.cluster import Cluster
+from harness.cluster import Cluster, open_cluster
 from harness.config import ClientConfig, shown_settings
 from harness.credentials import ENV_KEYS, Entry, load_config
 from harness.errors import ConfigError
@@ -123,6 +123,19 @@ def test_with_a_cloud_account_nothing_of_the_local_kafka_is_imported():
     found = f"cloud Confluent Cloud (aws us-east-2) {EXPECTED['bootstrap.servers']}"
     assert done.stdout.count(found) == 2, done.stderr
     assert "local_kafka is blocked" in done.stderr, "where it is needed"
+
+
+@pytest.mark.parametrize(
+    ("host", "place"),
+    [
+        ("pkc-1.us-east-2.aws.confluent.cloud", "Confluent Cloud (aws us-east-2)"),
+        ("lkc-1-g000.us-central1.gcp.glb.confluent.cloud", "Confluent Cloud (gcp us-central1)"),
+        ("lkc-1.westeurope.azure.private.confluent.cloud", "Confluent Cloud (azure westeurope)"),
+        ("kafka.example.org", "Kafka as configured"),
+    ],
+)
+def test_a_cluster_is_named_by_its_address(host, place):
+    assert open_cluster("cloud", {"bootstrap.servers": f"{host}:9092"}).name == place
 
 
 def without_password(mechanism: str) -> str:

@@ -13,7 +13,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from harness import handin, pages
-from harness.results import newest
+from harness.report import where_measured
+from harness.results import load_results, newest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path("assignment1_jane_doe")
@@ -48,11 +49,9 @@ def project(tmp_path, monkeypatch) -> Path:
     for place in ("harness/.env", "harness/key.txt", "client.properties", "client.properties.example", ".env.example"):
         (path / place).write_text(f"SASL_PASSWORD={SECRET}\n", encoding="utf-8")
     monkeypatch.chdir(path)
-    outputs = [
-        said("Saved in results/one\n"),
-        new_output("display_data", {"text/plain": ""}, metadata={"saved_in": "results/one"}),
-    ]
-    write("assignment1.ipynb", executed(1), new_markdown_cell("## Work"), executed(3, *outputs), new_code_cell(""))
+    shown = where_measured(load_results("results/one"))
+    output = new_output("display_data", {"text/plain": "", "text/markdown": f"The answer.\n\n{shown}"})
+    write("assignment1.ipynb", executed(1), new_markdown_cell("## Work"), executed(3, output), new_code_cell(""))
     write("going_further.ipynb", executed(1))
     return path
 
@@ -81,6 +80,19 @@ def test_what_is_handed_in_is_whole_and_without_a_secret(project):
         links = re.findall(r'(?:\]\(|href=")(?!http|#|data:)([^)"]+)', (FOLDER / page).read_text(encoding="utf-8"))
         assert set(links) == {"assignment1_jane_doe.md", "going_further.html"}
     assert not list(Path().glob("*.html"))
+
+
+def test_a_measurement_without_figures_in_a_folder_of_any_name(project):
+    """As after a rehearsal that was stopped at its end; and a notebook as an editor on Windows saves it."""
+    place = Path("results/my run.v2 [a]*")
+    Path("results/one").rename(place)
+    for picture in place.glob("*.png"):
+        picture.unlink()
+    shown = where_measured(load_results(place))
+    write("assignment1.ipynb", executed(1, new_output("display_data", {"text/markdown": shown})))
+    Path("assignment1.ipynb").write_bytes(b"\xef\xbb\xbf" + Path("assignment1.ipynb").read_bytes())
+    handin.main("Jane Doe")
+    assert (FOLDER / place / "results.json").exists() and (FOLDER / "assignment1.html").exists()
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
@@ -201,7 +213,7 @@ def test_pages_stand_alone_and_need_no_settings_of_the_user(project, capsys):
     pages.main("assignment1.ipynb", "going_further.ipynb")
     page = Path("assignment1.html").read_text(encoding="utf-8")
     assert set(re.findall(r'<a href="([^"]+)"', page)) == {"https://kafka.apache.org", "#Work"}
-    assert "Saved in results/one" in page and page.count('class="input_area"') == 3
+    assert "results/one" in page and page.count('class="input_area"') == 3
     assert "Written: assignment1.html" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"^none\.ipynb can't be read"):
         pages.main("none.ipynb")

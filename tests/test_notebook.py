@@ -119,8 +119,9 @@ def test_the_analysis_is_concise(folder):
 
 
 def test_without_a_faster_asynchronous_producer_nothing_is_explained():
-    slow = [a_run("async", batches=40), a_run("sync")]
-    assert "was not faster" in analysis.concise(Results(Path("nowhere"), Record("local"), slow))
+    for batches in (40, 21):  # slower, or as fast but for some per cent
+        slow = [a_run("async", batches=batches), a_run("sync")]
+        assert "was not clearly faster" in analysis.concise(Results(Path("nowhere"), Record("local"), slow))
     assert "both producers" in analysis.concise(Results(Path("nowhere"), Record("local"), []))
 
 

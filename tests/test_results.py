@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import ResultsError, RunInterrupted
+from harness.errors import ClusterError, ResultsError, RunInterrupted
 from harness.results import (
     ASSIGNMENT_KINDS,
     FURTHER_KINDS,
@@ -172,6 +172,8 @@ def test_an_interrupt_is_answered_with_where_the_results_are(saved):
         raise KeyboardInterrupt
     with pytest.raises(RunInterrupted, match=r"of run 3\."), saved.measuring():
         saved.add_run(a_run("sync", stopped=INTERRUPTED))
+    with pytest.raises(ClusterError, match=r"^No answer\. What was measured is in .*/saved;"), saved.measuring():
+        raise ClusterError("No answer.")
     assert load_results(saved.folder).runs[2].stopped == "interrupted"
     assert outcome(saved.runs[2]) == "1,500 messages acknowledged, 0 failed; stopped: interrupted"
 

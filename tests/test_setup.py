@@ -147,6 +147,13 @@ def test_packages_come_from_the_index_that_pip_is_told_of_and_go_into_venv(proje
     assert not Path("elsewhere").exists() and list(Path(".venv/lib").glob("python3*/site-packages/tiny.py"))
 
 
+def test_a_damaged_file_of_pips_settings_is_told_by_pip(project):
+    users_venv()
+    Path("pip.conf").write_text("no section\n", encoding="utf-8")
+    code, said = make(".venv/run", PIP_CONFIG_FILE="pip.conf", PIP_NO_INDEX="1")
+    assert code != 0 and "couldn't be installed: the lines above say why" in said and "Traceback" not in said
+
+
 def test_uv_installs_where_it_can_and_else_pip_does(project):
     users_venv()
     (packages,) = Path(".venv/lib").glob("python3*/site-packages")
