@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from statistics import mean
 from time import perf_counter
+from typing import ClassVar
 
 import pandas as pd
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -33,11 +34,11 @@ from harness.client import Connection, connect
 from harness.cluster import Cluster, start_cluster
 from harness.config import ClientConfig, producer_settings
 from harness.errors import ClusterError, ResultsError
-from harness.measurement import PRIMER, await_statistics, prime
+from harness.measurement import PRIMER, Report, await_statistics, prime
 from harness.network import INTERVAL_S, Network
 from harness.report import summarize
 from harness.results import ASSIGNMENT_KINDS, FURTHER_KINDS, Record, Results, load_results, new_folder, newest
-from harness.runs import batches_frame, order_of_runs, require_complete, rounds
+from harness.runs import KeyValue, batches_frame, order_of_runs, require_complete, rounds
 from harness.stop import StopButton
 from harness.topics import end_offsets, ensure_topic, topic_metadata
 from local_kafka import KAFKA_VERSION, LocalKafka, quiet_logger
@@ -50,11 +51,8 @@ HERE = "here"
 FAR = f"{FAR_MS} ms away"
 Config = Mapping[str, str]
 Places = Mapping[str, Config]  # HERE and FAR, or one of them
-KeyValue = tuple[bytes, bytes]
 Row = dict[str, object]
-Way = Callable[[], list[Row]]  # measures something once
-Ways = dict[tuple[object, ...], Way]
-Report = Callable[[KafkaError | None, Message], None]
+Ways = dict[tuple[object, ...], Callable[[], list[Row]]]  # each measures something once
 
 # --- How a measurement goes ------------------------------------------------------------------------------------------
 
@@ -75,32 +73,44 @@ def in_turns(repeats: int, columns: Sequence[str], ways: Ways, about_s: float = 
     return pd.DataFrame(rows)
 
 
-def open_results(saved_run: str = "", saved_further: str = "") -> Results:
-    """What was saved in ``saved_further``, else a new folder; judged before anything is measured.
+def open_results(saved_run: str = "", saved_further: str = "") -> tuple[Results, Results, Results | None]:
+    """What was saved in ``saved_further``, else a new folder; then the measurement that is examined, and the rehearsal.
 
-    ``saved_run`` is the measurement to be examined, by default the newest complete one of 20,000 messages here.
+    The one that is examined is ``saved_run``, by default that of ``saved_further``, else the newest complete one of
+    20,000 messages here. All is judged before anything is measured.
 
     Raises:
         ResultsError: a folder can't be read, or there is no such measurement.
     """
-    if saved_further:
-        return load_results(saved_further, FURTHER_KINDS)
-    near = load_results(saved_run, ASSIGNMENT_KINDS) if saved_run else newest(["local"], num_messages=MESSAGES)
+    before = load_results(saved_further, FURTHER_KINDS) if saved_further else None
+    named = saved_run or (before.record.saved_run if before else "")
+    near = load_results(named, ASSIGNMENT_KINDS) if named else newest(["local"], num_messages=MESSAGES)
     if near is None or len(summarize(near.runs)) < len(PRODUCERS):
         needed = "It takes a saved run with complete runs of both producers"
         raise ResultsError(f"{needed}: run assignment1.ipynb first, or name another in saved_run.")
-    far = newest(["distant"])
+    if before:
+        far = before.record.rehearsal
+        return before, near, load_results(far) if far else None
+    rehearsal = newest(["distant"])
     record = Record(kind="further", cluster=f"local Apache Kafka {KAFKA_VERSION}", saved_run=near.folder.as_posix())
-    record.rehearsal = far.folder.as_posix() if far else ""
-    return Results(new_folder("further"), record)
+    record.rehearsal = rehearsal.folder.as_posix() if rehearsal else ""
+    return Results(new_folder("further"), record), near, rehearsal
 
 
 class Clusters(contextlib.ExitStack):
-    """One broker here, and three that can be moved away; each started and warmed up when it is first asked for."""
+    """One broker here, and three that can be moved away; each started and warmed up when it is first asked for.
+
+    Those of before are closed, so that a notebook that is run again has only its latest.
+    """
+
+    _latest: ClassVar["Clusters | None"] = None
 
     def __init__(self) -> None:
         super().__init__()
         self._started: dict[str, Cluster] = {}
+        if Clusters._latest:
+            Clusters._latest.close()
+        Clusters._latest = self
 
     def here(self) -> Config:
         """One broker on this machine."""
@@ -127,6 +137,7 @@ class Clusters(contextlib.ExitStack):
                 warm_up.warm_up(cluster, TOPIC, messages, kh.produce_async, kh.produce_sync, leg_s=0.2)
                 self.push(starting.pop_all())  # an interrupt before this ends it again
             self._started[kind] = cluster
+            self.callback(self._started.pop, kind)  # who asks for it once it is closed gets a new one
         return self._started[kind]
 
 
@@ -185,9 +196,11 @@ def send(
     network = Network()
     failures: list[KafkaError] = []
 
-    def note(error: KafkaError | None, _message: Message) -> None:
+    def note(error: KafkaError | None, message: Message) -> None:
         if error:
             failures.append(error)
+        if report:
+            report(error, message)
 
     statistics = {"statistics.interval.ms": round(1000 * INTERVAL_S)}
     began = perf_counter()
@@ -199,7 +212,7 @@ def send(
         await_statistics(connection, network, primers)
         network.begin()
         started = perf_counter()
-        number = hand_over(connection, topic, messages, report or note, every, then)
+        number = hand_over(connection, topic, messages, note, every, then)
         queued = perf_counter()
         wait_for_all(connection)
         ended = perf_counter()
@@ -279,8 +292,10 @@ def _try_program(config: Config, fault: str, program: str) -> list[Row]:
     settings, values = FAULTS[fault]
     topic = "nobody-looks-" + "-".join(re.findall(r"\w+", f"{fault} {program}"))
     has_topic = fault != "no such topic"
+    before = 0
     if has_topic:
         ensure_topic(config, topic)
+        before = sum(end_offsets(config, topic).values())  # of an earlier try
     producer = Producer(ClientConfig(config) | IMPATIENT | settings | {"logger": quiet_logger()})
     try:
         with ThreadPoolExecutor(1) as pool:  # not in this thread: the client would lose an interrupt in its callback
@@ -288,7 +303,7 @@ def _try_program(config: Config, fault: str, program: str) -> list[Row]:
     except BufferError as error:
         failed = [str(error)]
     del producer  # as at the program's end
-    arrived = sum(end_offsets(config, topic).values()) if has_topic else 0
+    arrived = sum(end_offsets(config, topic).values()) - before if has_topic else 0
     reason = failed[0] if failed else ""
     return [{"sent": len(values), "arrived": arrived, "seen": len(failed), "reason": reason}]
 
@@ -297,7 +312,8 @@ def _try_program(config: Config, fault: str, program: str) -> list[Row]:
 
 KILLS = 20
 WAITS_OF = {"sync": 1, "wait after every 100": 100, "async": 0}
-EVENT = kh.make_messages("%s", 1)[0][1].replace(b'"sequence":0', b'"sequence":%d')
+EXAMPLE = kh.make_messages("example", 1)[0][1]
+EVENT = EXAMPLE.replace(b'"example"', b'"%s"').replace(b'"sequence":0', b'"sequence":%d')  # to be filled in by %
 
 
 def make_quickly(run_id: str, count: int) -> Iterator[KeyValue]:
@@ -306,7 +322,7 @@ def make_quickly(run_id: str, count: int) -> Iterator[KeyValue]:
         yield b"bike-%d" % (number % 2000), EVENT % (run_id.encode(), number)
 
 
-def program_dies(config: Config, topic: str = TOPIC, kills: int = KILLS) -> pd.DataFrame:
+def program_dies(config: Config, kills: int = KILLS) -> pd.DataFrame:
     """What if the program is killed at random moments? ``lost`` are messages ``handed_over`` and not in the topic."""
     if sys.platform == "win32":
         context = multiprocessing.get_context("spawn")
@@ -314,12 +330,12 @@ def program_dies(config: Config, topic: str = TOPIC, kills: int = KILLS) -> pd.D
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])  # so that what it takes to import is imported once
     moments = random.Random(7)
-    start = end_offsets(config, topic)
+    start = end_offsets(config, TOPIC)
 
     def kill_one(way: str) -> list[Row]:
         run_id = f"{way}-{moments.random()}"
         handed_over = context.RawValue("q", 0)  # in shared memory: it outlives the process
-        arguments = (ClientConfig(config), topic, run_id, WAITS_OF[way], handed_over)
+        arguments = (ClientConfig(config), TOPIC, run_id, WAITS_OF[way], handed_over)
         child = context.Process(target=_send_on, args=arguments, daemon=True)
         child.start()
         try:
@@ -338,14 +354,14 @@ def program_dies(config: Config, topic: str = TOPIC, kills: int = KILLS) -> pd.D
     time.sleep(1)  # what is still in the network's buffers arrives
     counts = zip(table["run_id"], table["handed_over"], strict=True)
     sent = {run_id: partial(make_quickly, run_id, count) for run_id, count in counts}
-    return table.assign(lost=kh.read_back(config, topic, sent, start=start)["missing"])
+    return table.assign(lost=kh.read_back(config, TOPIC, sent, start=start)["missing"])
 
 
 def _send_on(config: Config, topic: str, run_id: str, wait_every: int, handed_over: ctypes.c_longlong) -> None:
     def messages() -> Iterator[KeyValue]:
-        for number, message in enumerate(make_quickly(run_id, sys.maxsize)):
-            handed_over.value = number  # asked for the next one, the program has gone on from the last
+        for number, message in enumerate(make_quickly(run_id, sys.maxsize), start=1):
             yield message
+            handed_over.value = number  # the program has gone on from it, since it asks for the next
 
     send(config, topic, messages(), wait_every)
 
@@ -516,6 +532,7 @@ def _first_message(config: Config, idempotent: bool, asks: bool) -> list[Row]:
 Deliver = Callable[[bytes, bytes], Awaitable[object]]
 Server = Callable[[], contextlib.AbstractAsyncContextManager[Deliver]]  # what requests share
 EVERY_S = 0.1  # a message of the steady source
+HANDLER_TIMEOUT_MS = 10_000  # a message that has not arrived by then has failed
 
 
 def deliver(producer: Producer, topic: str, key: bytes, value: bytes) -> asyncio.Future[None]:
@@ -553,48 +570,51 @@ async def aio_producer(config: Config, batch_size: int = 1000, polls: bool = Fal
     async def deliver_one(key: bytes, value: bytes) -> None:
         await (await producer.produce(TOPIC, value, key))
 
-    settings = producer_settings(config) | {"logger": quiet_logger()}
+    settings = producer_settings(config) | {"logger": quiet_logger(), "delivery.timeout.ms": HANDLER_TIMEOUT_MS}
     async with AIOProducer(settings, batch_size=batch_size) as producer:
         await producer.produce(TOPIC, PRIMER, PRIMER)
         await producer.flush()
-        polling = asyncio.create_task(poll() if polls else asyncio.sleep(0))
+        polling = [asyncio.create_task(poll())] if polls else []
         try:
             yield deliver_one
         finally:
-            polling.cancel()
+            for task in polling:
+                task.cancel()
 
 
 @contextlib.asynccontextmanager
-async def plain_producer(config: Config, polls: bool) -> AsyncIterator[Deliver]:
-    """The plain producer, with one thread that polls, or with threads that each ``flush()``."""
+async def polling_thread(config: Config) -> AsyncIterator[Deliver]:
+    """The plain producer, and one thread that polls."""
+    over = threading.Event()
+    with connect(Producer, producer_settings(config) | {"delivery.timeout.ms": HANDLER_TIMEOUT_MS}) as connection:
+        prime(connection, TOPIC)
+        thread = threading.Thread(target=keep_polling, args=(connection.client, over))
+        thread.start()
+        try:
+            yield partial(deliver, connection.client, TOPIC)
+        finally:
+            over.set()
+            thread.join()
+
+
+@contextlib.asynccontextmanager
+async def waiting_threads(config: Config) -> AsyncIterator[Deliver]:
+    """The plain producer, and a thread for each message, which waits for it."""
 
     def send_and_wait(key: bytes, value: bytes) -> None:
         connection.client.produce(TOPIC, value, key)
         connection.client.flush()
 
     async def deliver_one(key: bytes, value: bytes) -> None:
-        if polls:
-            await deliver(connection.client, TOPIC, key, value)
-        else:
-            await asyncio.to_thread(send_and_wait, key, value)
+        await asyncio.to_thread(send_and_wait, key, value)
 
-    over = threading.Event()
-    with connect(Producer, producer_settings(config)) as connection:
+    with connect(Producer, producer_settings(config) | {"delivery.timeout.ms": HANDLER_TIMEOUT_MS}) as connection:
         prime(connection, TOPIC)
-        thread = threading.Thread(target=keep_polling, args=(connection.client, over))
-        if polls:
-            thread.start()
-        try:
-            yield deliver_one
-        finally:
-            over.set()
-            if polls:
-                thread.join()
+        yield deliver_one
 
 
-async def handle_requests(server: Server, count: int, at_once: bool) -> list[Row]:
+async def handle_requests(server: Server, count: int, at_once: bool, stop: StopButton) -> list[Row]:
     """Requests that each deliver a message: ten a second, or one after another; the seconds that each waited."""
-    stop = StopButton()  # the main thread's; see there
 
     async def request(deliver_one: Deliver, key: bytes, value: bytes) -> float:
         began = perf_counter()
@@ -616,8 +636,8 @@ async def handle_requests(server: Server, count: int, at_once: bool) -> list[Row
 
 def in_a_loop(server: Server, count: int, at_once: bool) -> list[Row]:
     """The same in a thread, since the notebook's own has a loop already; the stop button ends it."""
-    with StopButton(), ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(handle_requests(server, count, at_once))).result()
+    with StopButton() as stop, ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(handle_requests(server, count, at_once, stop))).result()
 
 
 def web_handler(config: Config, seconds: float = 6) -> pd.DataFrame:
@@ -625,13 +645,12 @@ def web_handler(config: Config, seconds: float = 6) -> pd.DataFrame:
     count = round(seconds / EVERY_S)
     as_it_comes: Server = partial(aio_producer, config)
     polled: Server = partial(aio_producer, config, 1, True)
-    threads: dict[bool, Server] = {polls: partial(plain_producer, config, polls) for polls in (True, False)}
     ways: Ways = {
         ("AIOProducer, one by one",): partial(in_a_loop, as_it_comes, 4, False),
         ("AIOProducer",): partial(in_a_loop, as_it_comes, 2 * count, True),
         ("AIOProducer, batch_size=1, a task polls",): partial(in_a_loop, polled, count, True),
-        ("Producer, a thread polls",): partial(in_a_loop, threads[True], count, True),
-        ("Producer, threads wait",): partial(in_a_loop, threads[False], count, True),
+        ("Producer, a thread polls",): partial(in_a_loop, partial(polling_thread, config), count, True),
+        ("Producer, threads wait",): partial(in_a_loop, partial(waiting_threads, config), count, True),
     }
     return in_turns(1, ["way"], ways, about_s=seconds + 3)
 
@@ -659,6 +678,7 @@ def mistakes(config: Config, repeats: int = 3) -> pd.DataFrame:
     def poll_until_answered(connection: Connection[Producer]) -> None:
         while len(connection.client):
             connection.client.poll(0.1)
+            connection.stop.check()
 
     few = messages[:200]
     ways: Ways = {

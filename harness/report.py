@@ -245,7 +245,6 @@ def compare_measurements(known: pd.DataFrame) -> pd.DataFrame:
         rows[name] = {
             "processor": first["cpu"],
             "cores": first["cores"],
-            "warmed up with": first["warm_up"],
             "async (s)": fast_s,
             "sync (s)": slow_s,
             "async: a message (μs)": f"{1e6 * fast_s / first['messages']:.3g}",  # exact, so that quotients agree

