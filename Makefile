@@ -1,5 +1,5 @@
 # `make run` measures, `make test` checks. Each target sets up what it needs in .venv first.
-PYTHON ?= python3
+PYTHON := python3
 BIN := .venv/bin
 PY := $(BIN)/python
 EXECUTE := $(PY) -m harness.run_notebook

@@ -28,6 +28,8 @@ def main() -> None:
         else:
             run(options)
     except KeyboardInterrupt:
+        if options.prepare:
+            sys.exit("Interrupted; the next start fetches the rest.")
         print("Kafka has ended.")
     except KafkaException as error:
         sys.exit(f"The topic could not be made: {error.args[0].str()}")

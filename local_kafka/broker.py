@@ -40,7 +40,7 @@ class LocalKafka:
         distance_ms: the round trip between clients and brokers in milliseconds, 0 to 1,000; none between the brokers.
         file: a file to be made with the client configuration, for other programs; it goes with the cluster.
         settings: broker settings to add or to replace; ``{default}`` in a value stands for what this cluster would
-            have, as in ``{"listeners": "{default},OPEN://127.0.0.1:9092"}``.
+            have, as in ``{"listener.security.protocol.map": "{default},OPEN:PLAINTEXT"}``.
         start_timeout_s: how long the brokers may take to be ready, in seconds.
 
     Attributes:
@@ -84,7 +84,8 @@ class LocalKafka:
         if os.getpid() != self._owner:
             return  # in a child made by fork
         try:
-            if error_type is None and not (self._jars / java.KAFKA_ARCHIVE).exists():
+            is_kept = self._jars != self.folder  # else what is written goes with the folder
+            if error_type is None and is_kept and not (self._jars / java.KAFKA_ARCHIVE).exists():
                 self._write_archive()
         finally:
             self._stop()
@@ -176,10 +177,15 @@ class LocalKafka:
             )
 
     def _write_file(self) -> None:
+        file = Path(self._file)
+        made = False
         try:
-            Path(self._file).touch(mode=0o600, exist_ok=False)
-            shutil.copyfile(self.folder / "client.properties", self._file)
+            file.touch(mode=0o600, exist_ok=False)
+            made = True
+            shutil.copyfile(self.folder / "client.properties", file)
         except OSError as error:
+            if made:
+                file.unlink(missing_ok=True)  # it is cut
             raise LocalKafkaError(f"{self._file} can't be written ({error.strerror}); name another file.") from None
 
     def _tell_proxy(self) -> None:

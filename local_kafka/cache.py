@@ -1,5 +1,6 @@
 """The user's cache folder: what was fetched once is kept there."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -23,8 +24,9 @@ def cache_folder() -> Path:
     if os.name == "posix":
         _close_to_others(folder)
     for left_over in folder.glob(UNFINISHED + "*"):
-        if time.time() - left_over.stat().st_mtime > OLD_S:
-            shutil.rmtree(left_over, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has just ended its own
+            if time.time() - left_over.stat().st_mtime > OLD_S:
+                shutil.rmtree(left_over, ignore_errors=True)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""End a local Kafka when its owner has ended, in whatever way: python -P guard.py OWNER FOLDER [FILE]"""
+"""End a local Kafka when its owner has ended, in whatever way: python -P guard.py OWNER FOLDER FILE"""
 
 import contextlib
 import os
@@ -17,6 +17,8 @@ MARK = "-Djava.io.tmpdir={}"
 def clean_up(folder: Path, file: str) -> None:
     """End what was started for ``folder``, and remove it; also ``file``, while it is the same as the client's there.
 
+    ``file`` may be empty: there is none.
+
     It tries for some ten seconds.
     """
     mark = MARK.format(folder)
@@ -26,7 +28,7 @@ def clean_up(folder: Path, file: str) -> None:
             with contextlib.suppress(psutil.Error):  # it has just ended
                 process.kill()
         with contextlib.suppress(OSError):
-            if (folder / "client.properties").read_bytes() == Path(file).read_bytes():
+            if file and (folder / "client.properties").read_bytes() == Path(file).read_bytes():
                 os.unlink(file)
         shutil.rmtree(folder, ignore_errors=True)
         if not ours and not folder.exists():

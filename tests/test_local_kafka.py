@@ -401,8 +401,8 @@ def test_interrupt_of_a_download_that_hangs(tmp_path):
         wait_until(lambda: any(tmp_path.glob("local-kafka/unfinished-*")), 30)
         time.sleep(1)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
-    assert not any((tmp_path / "local-kafka").iterdir())
+        assert process.communicate(timeout=10)[1].endswith(b"Interrupted; the next start fetches the rest.\n")
+    assert process.returncode == 1 and not any((tmp_path / "local-kafka").iterdir())
 
 
 # --- No start possible ------------------------------------------------------------------------------------------------
