@@ -110,8 +110,8 @@ def _read_env(path: Path) -> Entries:
     entries: Entries = {}
     for binding in parse_stream(io.StringIO(_text(path))):
         statement = binding.original.string
-        blank = statement[: len(statement) - len(statement.lstrip())]
-        entry = Entry(binding.value or "", path.name, binding.original.line + blank.count("\n"))
+        lines_before = statement[: len(statement) - len(statement.lstrip())].count("\n")  # blank ones are counted in
+        entry = Entry(binding.value or "", path.name, binding.original.line + lines_before)
         if binding.key is None or binding.value is None:
             if ours := re.search(rf"^\s*(?:export\s+)?({'|'.join(ENV_KEYS)})\b", statement, re.MULTILINE):
                 raise ConfigError(f"{entry.where}: {ours[1]} can't be read; type it again as KEY=value, in one line.")

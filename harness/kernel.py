@@ -199,16 +199,17 @@ class Execution(NotebookClient):
             if self._signal is not None:  # it came before the kernel could be interrupted
                 self._interrupt()
         elif kind == "status" and content["execution_state"] == "idle" and self.task_poll_for_reply:
-            asyncio.get_running_loop().call_later(REPLY_WITHIN_S, self._stop_waiting, self.task_poll_for_reply)
+            # kept, since a task that nobody holds may be collected
+            self._waiting = asyncio.create_task(self._stop_waiting(self.task_poll_for_reply))
         self._show(kind, content)
         return super().process_message(msg, cell, cell_index)
 
-    def _stop_waiting(self, reply: asyncio.Future) -> None:
-        """Wait no longer for a reply that an interrupt has swallowed; without one, only ask again later."""
-        if self._signal is not None:
-            reply.cancel()
-        elif not reply.done():
-            asyncio.get_running_loop().call_later(REPLY_WITHIN_S, self._stop_waiting, reply)
+    async def _stop_waiting(self, reply: asyncio.Future) -> None:
+        """After the kernel's last word on a cell: don't wait for a reply that an interrupt has swallowed."""
+        while not reply.done():
+            await asyncio.sleep(REPLY_WITHIN_S)
+            if self._signal is not None:
+                reply.cancel()
 
     def _show(self, kind: str, content: dict) -> None:
         line = content.get("data", {}).get("text/plain", "")

@@ -48,9 +48,9 @@ def prime(connection: Connection[Producer], topic: str) -> int:
     try:
         while (left or len(producer)) and not failures and time.monotonic() < deadline:
             with contextlib.suppress(BufferError):  # the queue is full: the rest once there is room
-                while left:
-                    producer.produce(topic, PRIMER, PRIMER, left[-1], report)
-                    left.pop()
+                for partition in left.copy():
+                    producer.produce(topic, PRIMER, PRIMER, partition, report)
+                    left.remove(partition)
             producer.flush(0.5)
             connection.stop.check()
     except (KafkaException, SystemError) as error:

@@ -177,10 +177,10 @@ class Results:
         runs = [{name: value for name, value in vars(run).items() if name != "undelivered"} for run in self.runs]
         content = msgspec.json.encode({"record": self.record, "tables": tables, "runs": runs})
         body = msgspec.json.format(content, indent=1).removeprefix(b"{\n")
-        return _first_line(body) + body
+        return _digest_line(body) + body
 
 
-def _first_line(body: bytes) -> bytes:
+def _digest_line(body: bytes) -> bytes:
     """The line above the rest of results.json: with the digest of that rest, byte by byte."""
     return b'{"sha256": "%s",\n' % hashlib.sha256(body).hexdigest().encode()
 
@@ -243,8 +243,8 @@ def load_results(folder: str | Path, kinds: Collection[str] | None = None) -> Re
 
 def _decoded(folder: Path, content: bytes) -> Results:
     """The results in a file's content. Raises ValueError or RecursionError where it isn't as it was saved."""
-    first_line, _, body = content.partition(b"\n")
-    if first_line + b"\n" != _first_line(body):
+    first_line, line_end, body = content.partition(b"\n")
+    if first_line + line_end != _digest_line(body):
         raise ValueError
     saved = msgspec.json.decode(content, type=_Saved)
     if set(saved.record) != {each.name for each in fields(Record)}:  # none may be filled in with this machine's

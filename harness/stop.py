@@ -34,8 +34,8 @@ class StopButton:
         # Also in the place of asyncio's and a notebook's own handler, which would wait for this code to end; but not of
         # another stop button, whose owner answers for the stop.
         self._before = signal.getsignal(signal.SIGINT)
-        another = isinstance(getattr(self._before, "__self__", None), StopButton)
-        self._installed = in_main and callable(self._before) and not another
+        is_anothers = isinstance(getattr(self._before, "__self__", None), StopButton)
+        self._installed = in_main and callable(self._before) and not is_anothers
         if self._installed:
             signal.signal(signal.SIGINT, self._press)
             StopButton._of_main_thread = self
