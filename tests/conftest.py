@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 
 import hypothesis
+import psutil
 import pytest
 
 from harness.topics import ensure_topic
@@ -32,6 +33,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("published")  # a user's own run replaces it
         if needs_kafka(item):
             item.fixturenames.insert(0, "prepared")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Whatever was tested, in the end no Kafka of this process runs on."""
+    yield
+    left = [child.cmdline() for child in psutil.Process().children(recursive=True) if child.name() == "java"]
+    assert left == []
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,18 @@
 
 import ast
 import inspect
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import kafka_helpers as kh
+import local_kafka
 from harness import report
 from harness.results import load_measurements, newest
-from local_kafka import LocalKafka
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -96,7 +98,7 @@ STAY = {
     kh.make_messages: ["run_id", "count"],
     kh.batches_frame: ["runs"],
     kh.read_back: ["config", "topic", "sent", "*, undelivered=None", "start=None"],
-    LocalKafka: ["brokers=1", "*, distance_ms=0"],
+    local_kafka.LocalKafka: ["brokers=1", "*, distance_ms=0"],
 }
 
 
@@ -114,7 +116,7 @@ def test_names_that_other_programs_call_stay_with_their_signatures(function):
 def test_the_students_module_offers_what_the_notebook_calls_and_the_names_that_stay():
     source = (ROOT / "assignment1.ipynb").read_text(encoding="utf-8")
     called = set(re.findall(r"\bkh\.(\w+)", source))
-    stay = {function.__name__ for function in STAY if function is not LocalKafka}
+    stay = {function.__name__ for function in STAY if function is not local_kafka.LocalKafka}
     assert set(kh.__all__) == called | stay | {"BatchTiming", "ProducerRun"}
 
 
@@ -148,6 +150,26 @@ def test_no_credentials_in_git(tmp_path):
     assert holds_a_secret(planted)
     for name in (".env", "client.properties", "copy.properties", "key.pem", "getting_started.ini"):
         assert subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT).returncode == 0, name
+
+
+CHECK = """
+def test_it(kafka, topic):
+    kafka.distance_ms = 1
+    kafka.processes[0].kill()
+    kafka.start_broker(0)
+    assert topic.startswith("test-")
+"""
+
+
+@pytest.mark.long
+def test_the_fixtures_that_readme_gives_to_other_projects(tmp_path):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "conftest.py").write_text(example, encoding="utf-8")
+    (tmp_path / "test_it.py").write_text(CHECK, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "1 passed" in done.stdout, done.stdout
 
 
 def test_the_owners_packages_are_required():

@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from harness.execute import execute
+from harness.results import load_results
 from harness.show import seconds_left
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -236,6 +239,25 @@ def test_interrupted(folder, number):
     status, said = folder.finish(started)
     assert status == 128 + number and said.endswith(f"In Measurement: interrupted.\n{GO_ON}") and "never" not in said
     assert not kernel.is_running() and folder.notebook.read_bytes() == before
+
+
+@pytest.mark.long
+def test_the_assignments_notebook_is_interrupted_while_it_measures(folder):
+    for part in ("kafka_helpers.py", "local_kafka"):
+        (folder.path / part).symlink_to(ROOT / part)
+    shutil.copy(ROOT / "assignment1.ipynb", folder.path)
+    started = folder.start("cluster_choice=local", "num_messages=2000", "blocks=40")
+    while not started.stdout.readline().startswith("run 4 of 200"):
+        assert started.poll() is None
+    started.send_signal(signal.SIGINT)
+    said, _ = started.communicate(timeout=60)
+    ended = r"Benchmarking: interrupted\.\nWhat was measured is in (.+)\.\nTo go on .*: make run P=\"saved_run=\1\"\n"
+    (place,) = re.findall(ended, said)
+    assert started.returncode == 130 and load_results(folder.path / place).state == "interrupted"
+    until = time.monotonic() + 30
+    while list((folder.path / "tmp").iterdir()):  # the local Kafka ends with the kernel
+        assert time.monotonic() < until
+        time.sleep(0.2)
 
 
 def test_a_second_press_ends_a_kernel_that_does_not_listen(folder):

@@ -141,8 +141,17 @@ def test_packages_come_from_the_index_that_pip_is_told_of_and_the_users_venv_sta
     said = installed(PIP_NO_INDEX="", PIP_FIND_LINKS="", PIP_CONFIG_FILE="pip.conf", **other_programs)
     assert set(asked) == {"pip"} and PASSWORD not in said and "Making .venv" not in said
     assert not Path("target").exists() and list(Path("elsewhere/lib").glob("python3*/site-packages/tiny.py"))
+    kept = (mine, Path("results/one/results.json"), Path("assignment1_jane_doe.zip"))
+    kept[1].parent.mkdir(parents=True)
+    for file in kept:
+        file.touch()
     code, said = make("clean")
-    assert code == 0 and mine.exists() and Path(".venv").is_symlink() and not Path(".venv/run").exists(), said
+    assert (
+        code == 0
+        and all(file.exists() for file in kept)
+        and Path(".venv").is_symlink()
+        and not Path(".venv/run").exists()
+    ), said
 
 
 def test_a_damaged_file_of_pips_settings_is_told_by_pip(project):
