@@ -89,8 +89,11 @@ def open_results(saved_run: str = "", saved_further: str = "") -> tuple[Results,
         needed = "It takes a saved run with complete runs of both producers"
         raise ResultsError(f"{needed}: run assignment1.ipynb first, or name another in saved_run.")
     if before:
-        far = before.record.rehearsal
-        return before, near, load_results(far) if far else None
+        before.record.saved_run = near.folder.as_posix()
+        rehearsal = None
+        with contextlib.suppress(ResultsError):  # none was there, or it has been removed
+            rehearsal = load_results(before.record.rehearsal)
+        return before, near, rehearsal
     rehearsal = newest(["distant"])
     record = Record(kind="further", cluster=f"local Apache Kafka {KAFKA_VERSION}", saved_run=near.folder.as_posix())
     record.rehearsal = rehearsal.folder.as_posix() if rehearsal else ""

@@ -177,6 +177,8 @@ def table(rows: pd.DataFrame) -> str:
 
 def main(file: str = "") -> None:
     """Measure and print; save the rounds as CSV in a file, if one is named."""
+    if file.startswith("-"):
+        sys.exit("python -m benchmarks.producers [FILE]")
     record = Record(kind="local", cluster=f"local Apache Kafka {KAFKA_VERSION}", num_messages=MESSAGES)
     with LocalKafka() as kafka:
         messages = [(None, b"%0100d" % number) for number in range(MESSAGES)]

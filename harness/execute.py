@@ -31,7 +31,9 @@ def read_notebook(path: Path) -> tuple[NotebookNode, bytes]:
     """Read a notebook; also returns the file as it is. Raises PlainError where that can't be done."""
     try:
         content = path.read_bytes()
-        return nbformat.reads(content.decode("utf-8-sig"), 4), content
+        notebook = nbformat.reads(content.decode("utf-8-sig"), 4)
+        nbformat.validate(notebook, relax_add_props=True)
+        return notebook, content
     except OSError as error:
         raise PlainError(f"{path.name} can't be read: {error.strerror}.") from None
     except Exception as error:  # of many kinds

@@ -18,8 +18,11 @@ MARKERS = {"async": "o", "sync": "s"}
 
 
 def new_figure(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float] = (9, 4.8), **options: Any):
-    """A figure, and its axes as ``subplots`` gives them; it belongs to no window."""
-    # Whatever the user has set for other figures (LaTeX, for instance, which may not be installed).
+    """A figure, and its axes as ``subplots`` gives them; it belongs to no window.
+
+    From then on this process draws with our settings, whatever the user has set for other figures (LaTeX, for instance,
+    which may not be installed).
+    """
     matplotlib.rcdefaults()
     matplotlib.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
     figure = Figure(figsize=figsize, layout="constrained")

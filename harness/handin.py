@@ -49,13 +49,12 @@ def folder_for(name: str) -> Path:
 
 def fault(cell: NotebookNode, count_before: int) -> str:
     """Say what is wrong with an executed code cell, as the end of a sentence; nothing if all is well."""
-    for output in cell.get("outputs", []):
+    for output in cell.outputs:
         if output.output_type == "error":
             return f"ended with {output.ename}"
-    count = cell.get("execution_count")
-    if count is None:
+    if cell.execution_count is None:
         return "has not been run"
-    return "" if count > count_before else "was not run after the one above it"
+    return "" if cell.execution_count > count_before else "was not run after the one above it"
 
 
 def require_executed(file: str, command: str) -> NotebookNode:
@@ -144,7 +143,7 @@ def main(name: str = "") -> None:
         hand_in(name)
     except PlainError as error:
         sys.exit(str(error))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the second where the clock shows a date before 1980
         sys.exit(f"Nothing was handed in: {error}.")
     except KeyboardInterrupt:
         sys.exit("Interrupted: nothing was handed in.")

@@ -78,7 +78,10 @@ class Terminal:
     def _show(self, text: str) -> None:
         self.last_shown = time.monotonic()
         self._at_line_start = text.endswith("\n")
-        print(text, end="", flush=True)
+        try:
+            print(text, end="", flush=True)
+        except OSError:  # nobody reads on: the run goes on, and what it says goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class OwnKernel(AsyncKernelManager):
@@ -219,7 +222,7 @@ class Execution(NotebookClient):
             self.saved_in = content["metadata"]["saved_in"]
             self.terminal.write_line(line)
         elif kind == "update_display_data" and list(content["data"]) == ["text/plain"]:
-            self._progress = line
+            self._progress = "" if line.startswith("Ended") else line
             self.terminal.draw_progress(line)
 
     def _press(self, number: int) -> None:

@@ -102,6 +102,8 @@ class Results:
             ended = f"Interrupted after {quantity(messages, 'message')} of run {len(self.runs) or 1}."
             raise RunInterrupted(f"{ended} {self._what_is_saved()}") from None
         except ClusterError as error:
+            if not self.runs:
+                raise
             raise ClusterError(f"{error} {self._what_is_saved()}") from None
 
     def _what_is_saved(self) -> str:

@@ -16,8 +16,6 @@ def heed_signals() -> list[signal.Signals]:
     heeded = [each for each in known if signal.getsignal(each) != signal.SIG_IGN]
     for each in heeded:
         signal.signal(each, end_at_once)
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as other programs end when nobody reads on
     return heeded
 
 

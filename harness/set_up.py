@@ -15,8 +15,8 @@ from pathlib import Path
 UV = "uv==0.13.9"  # installs in a quarter of pip's time; constraints.txt is made with it, too
 PIP = [sys.executable, "-m", "pip"]
 MADE_HERE = "made_by_make"  # without this file in it .venv is the user's, which `make clean` leaves
-# Settings of pip's that others may have made for their programs; with them .venv would get nothing.
-ELSEWHERE = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON", "PIP_DRY_RUN")
+# Settings of pip's that the user may have made for other programs; with them .venv would get nothing.
+ELSEWHERE = ("target", "prefix", "root", "python", "dry-run")
 
 
 def fits() -> bool:
@@ -45,9 +45,15 @@ def install(requirements: str) -> bool:
     """
     if not importlib.util.find_spec("pip"):
         subprocess.run([sys.executable, "-m", "ensurepip"])
-    outside = {name: value for name, value in os.environ.items() if name not in ELSEWHERE} | {"PIP_USER": "0"}
+    unwanted = [f"PIP_{name.upper().replace('-', '_')}" for name in ELSEWHERE]
+    outside = {name: value for name, value in os.environ.items() if name not in unwanted} | {"PIP_USER": "0"}
     what = ["install", "-c", "constraints.txt", "-r", requirements]
     settings = subprocess.run([*PIP, "config", "list"], env=outside, stdout=subprocess.PIPE, text=True).stdout
+    if found := re.search(rf"(?m)^[^=]+\.({'|'.join(ELSEWHERE)})=", settings):
+        print(
+            f"pip's configuration (pip config debug) sets {found[1]}, so that .venv gets nothing: take that out first."
+        )
+        return False
     if not re.search("index.*='[^']", settings):  # such as global.index-url='https://...'
         if not importlib.util.find_spec("uv"):
             subprocess.run([*PIP, "install", "--quiet", "--disable-pip-version-check", UV], env=outside)

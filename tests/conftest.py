@@ -1,5 +1,6 @@
 """What the tests share: a real Kafka broker for each process that needs one, and a fresh topic for each test."""
 
+import contextlib
 import fcntl
 import signal
 import uuid
@@ -39,7 +40,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def nothing_is_left() -> Iterator[None]:
     """Whatever was tested, in the end no Kafka of this process runs on."""
     yield
-    left = [child.cmdline() for child in psutil.Process().children(recursive=True) if child.name() == "java"]
+    left = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it is just ending
+            left += [child.cmdline()] if child.name() == "java" and child.status() != psutil.STATUS_ZOMBIE else []
     assert left == []
 
 

@@ -1,5 +1,6 @@
 """The benchmark: each contestant sends what it is asked to send, and what is measured is saved and reported."""
 
+import json
 import re
 from functools import partial
 
@@ -52,6 +53,8 @@ def test_what_is_measured_is_printed_and_saved_where_it_is_said(tmp_path, monkey
 def test_the_page_has_the_numbers_of_the_saved_results():
     page = PAGE.read_text(encoding="utf-8")
     assert producers.table(pd.read_csv(PAGE.parent / "results" / "producers.csv")) in page
+    about = json.loads((PAGE.parent / "results" / "producers.json").read_text(encoding="utf-8"))
+    assert f"Measured: {'; '.join(f'{key} {value}' for key, value in about.items())}." in page
     rate = {name: float(rate.replace(",", "")) for name, rate in re.findall(r"\| (\S.*?) \| \*\*([\d.,]+)\*\*", page)}
     times, percent = r"(\d+) times as [^`.]* as\s+`(.*?)`", r"`([^`]*)` reaches\s+(\d+) %"
     said = [(number, rate["produce_async"] / rate[name]) for number, name in re.findall(times, page)]

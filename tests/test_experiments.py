@@ -181,7 +181,7 @@ def test_an_incomplete_run_is_no_row_of_data(kafka):
 def interrupt_after(seconds):
     """Press the stop button in the block after so many seconds; it ends at once."""
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
-    hangs = time.monotonic() + seconds + 15  # a generous limit
+    hangs = time.monotonic() + seconds + 10  # a generous limit
     timer.start()
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -204,5 +204,6 @@ def test_an_interrupt_before_the_broker_is_killed_leaves_nothing_behind(monkeypa
     with interrupt_after(8):
         experiments.brokers_die([("sync", 1, 60)])
     left = set(psutil.Process().children(recursive=True)) - set(before)
-    with contextlib.suppress(psutil.NoSuchProcess):  # it is just ending
-        assert not [child for child in left if "java" in child.name()]
+    for child in left:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it is just ending
+            assert child.name() != "java"

@@ -72,12 +72,15 @@ def test_the_measurement_that_is_examined_can_be_named_anew(tmp_path, monkeypatc
     """Also where the one that was examined before is gone."""
     runs = [ProducerRun(mode, "r", [BatchTiming(1, 0.1, 0.1, 1)], 0.1) for mode in ("async", "sync")]
     Results(tmp_path / "results/new", Record(kind="local", num_messages=1, planned_runs=2), runs).save()
-    Results(tmp_path / "results/further", Record(kind="further", saved_run="results/gone")).save()
+    Results(
+        tmp_path / "results/further", Record(kind="further", saved_run="results/gone", rehearsal="results/gone")
+    ).save()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ResultsError, match="No saved run in results/gone"):
         experiments.open_results(saved_further="results/further")
     results, examined, rehearsal = experiments.open_results("results/new", "results/further")
     assert (results.folder.name, examined.folder.name, rehearsal) == ("further", "new", None)
+    assert results.record.saved_run == "results/new"
 
 
 def test_no_measured_number_is_typed_by_hand(committed):

@@ -183,8 +183,7 @@ def latin() -> None:
     Path("going_further.ipynb").write_bytes('{"a": "é"}'.encode("latin-1"))
 
 
-NOT_RUN = """{"nbformat": 4, "nbformat_minor": 4, "metadata": {},
-"cells": [{"cell_type": "code", "source": "1", "metadata": {}}]}"""
+NO_SOURCE = """{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [{"cell_type": "code", "metadata": {}}]}"""
 BROKEN = {
     "no measurement": (nothing_saved, "assignment1.ipynb shows no saved measurement: make run"),
     "no results": (lambda: shutil.rmtree("results/one"), "No saved run in results/one"),
@@ -193,10 +192,8 @@ BROKEN = {
     "no answers": (Path("answers/assignment1_answers.md").unlink, "answers/assignment1_answers.md"),
     "no requirements": (Path("requirements.txt").unlink, "requirements.txt is missing: restore it"),
     "cut": (not_a_notebook('{"cells": ['), "assignment1.ipynb is no notebook that can be read; restore it"),
-    "empty": (not_a_notebook(""), "assignment1.ipynb is no notebook that can be read"),
-    "a list": (not_a_notebook("[]"), "assignment1.ipynb is no notebook that can be read"),
     "old": (not_a_notebook('{"nbformat": 3, "metadata": {}, "worksheets": []}'), "shows no saved measurement"),
-    "not run": (not_a_notebook(NOT_RUN), "not been run"),
+    "no source": (not_a_notebook(NO_SOURCE), "is no notebook that can be read"),
     "not UTF-8": (latin, "going_further.ipynb is no notebook that can be read"),
 }
 

@@ -302,7 +302,7 @@ def closed_proxy() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-9] + b"x" * 9, None])
-def test_jar_that_is_damaged_or_gone_is_fetched(cache, damage, monkeypatch):
+def test_jar_that_is_damaged_or_gone_is_noticed(cache, damage, monkeypatch):
     jar = cache / next(name for name in JARS if "slf4j-api" in name)
     content = jar.read_bytes()
     jar.unlink()
@@ -312,6 +312,16 @@ def test_jar_that_is_damaged_or_gone_is_fetched(cache, damage, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(LocalKafkaError, match=r"could not be fetched from Maven Central .* a Confluent Cloud account"):
         prepare()
+
+
+@pytest.mark.long
+def test_damaged_jar_is_fetched_again(cache):
+    jar = cache / next(name for name in JARS if "slf4j-api" in name)
+    content = jar.read_bytes()
+    jar.unlink()
+    jar.write_bytes(content[:1000])
+    preparing(cache).communicate(timeout=60)
+    assert jar.read_bytes() == content
 
 
 @pytest.mark.long
@@ -429,10 +439,11 @@ def rival(folder: Path, *places: int) -> Iterator[list[int]]:
     ended = threading.Event()
 
     def look() -> None:
-        while len(taken) < len(places) and not ended.wait(0.001):
+        while len(taken) < len(places) and not ended.wait(0.005):
             for settings in set(folder.glob("*/client.properties")) - set(taken):
-                first = int(re.search(r"127\.0\.0\.1:(\d+)", settings.read_text())[1]) // 16 * 16
-                taken[settings] = socket.create_server(("127.0.0.1", first + places[len(taken)]))
+                if port := re.search(r"127\.0\.0\.1:(\d+)", settings.read_text()):  # it is written
+                    first = int(port[1]) // 16 * 16
+                    taken[settings] = socket.create_server(("127.0.0.1", first + places[len(taken)]))
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -525,12 +536,13 @@ def test_distance_is_a_round_trip_for_each_wait(distant):
     topic = new_topic(distant.config)
     sync = produce_sync(distant.config, topic, make_messages("sync", 30))
     together = produce_async(distant.config, topic, make_messages("async", 30))
-    assert sync.complete and sync.elapsed_s >= 30 * 0.02 > together.elapsed_s >= 0.02
+    assert sync.complete and sync.elapsed_s >= 30 * 0.02 and sync.elapsed_s > together.elapsed_s >= 0.02
     assert sync.network["rtt_ms"] >= 20 and sync.wait_quantiles_s[0] >= 0.02
     distant.distance_ms = 100
     farther = produce_sync(distant.config, topic, make_messages("farther", 10))
     distant.distance_ms = 20
-    assert farther.wait_quantiles_s[0] >= 0.1 > produce_sync(distant.config, topic, [(b"k", b"v")]).wait_quantiles_s[0]
+    nearer = produce_sync(distant.config, topic, make_messages("nearer", 30))
+    assert farther.wait_quantiles_s[0] >= 0.1 and farther.wait_quantiles_s[0] > nearer.wait_quantiles_s[0]
 
 
 def test_bytes_stay_in_order_when_the_distance_shrinks(tmp_path):
@@ -547,14 +559,15 @@ def test_bytes_stay_in_order_when_the_distance_shrinks(tmp_path):
             broker = server.accept()[0]
             for number, part in enumerate(sent):
                 client.sendall(part)
-                if number % 100 == 99:  # 300, 298, ... 0 ms
+                if number % 100 == 99:  # 201, 101, 1, 0, ... ms
                     time.sleep(0.005)
                     with open(distance, "r+b") as file:
                         file.write(struct.pack("d", max(0, 300 - number)))
         with broker, broker.makefile("rb") as received:
-            assert received.read() == b"".join(sent)
-        proxy.kill()
-        proxy.wait()
+            came = received.read()
+    proxy.kill()
+    proxy.wait()
+    assert came == b"".join(sent)
 
 
 def test_proxy_killed_and_started_again(distant):

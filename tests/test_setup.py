@@ -161,6 +161,14 @@ def test_a_damaged_file_of_pips_settings_is_told_by_pip(project):
     assert code != 0 and "couldn't be installed: the lines above say why" in said and "Traceback" not in said
 
 
+def test_a_setting_by_which_nothing_would_be_installed_is_named(project):
+    users_venv()
+    Path("pip.conf").write_text("[install]\ntarget = elsewhere\n", encoding="utf-8")
+    code, said = make(".venv/run", PIP_CONFIG_FILE="pip.conf", PIP_NO_INDEX="1")
+    assert code != 0 and "sets target, so that .venv gets nothing: take that out" in said
+    assert not Path("elsewhere").exists()
+
+
 def test_uv_installs_where_it_can_and_else_pip_does(project):
     users_venv()
     (packages,) = Path(".venv/lib").glob("python3*/site-packages")
