@@ -62,7 +62,10 @@ def installed(**variables: str) -> str:
 
 
 def users_venv(place: str = ".venv") -> Path:
+    """A virtual environment of the user's, with this one's pip and uv, and a file in it."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
+    (packages,) = Path(place, "lib").glob("python3*/site-packages")
+    (packages / "shared.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     mine = Path(place, "mine.txt")
     mine.touch()
     return mine
@@ -172,7 +175,6 @@ def test_a_setting_by_which_nothing_would_be_installed_is_named(project):
 def test_uv_installs_where_it_can_and_else_pip_does(project):
     users_venv()
     (packages,) = Path(".venv/lib").glob("python3*/site-packages")
-    (packages / "shared.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")  # with uv
     folder = f"{Path('simple/tiny').absolute()}"
     by_uv = {"UV_NO_INDEX": "1", "UV_FIND_LINKS": folder, "PIP_NO_INDEX": "", "PIP_FIND_LINKS": ""}
     assert "pip installs them" not in installed(**by_uv)
