@@ -87,7 +87,7 @@ def test_files_are_for_others_to_read(saved):
 @given(data=st.data())
 def test_whatever_was_changed_is_told_in_a_sentence(tmp_path_factory, data):
     """A byte, the end cut off, or the same content written in another way: the digest is that of the bytes."""
-    results = Results(tmp_path_factory.mktemp("odd"), Record(), [a_run()], tables={"law": LAW})
+    results = Results(tmp_path_factory.mktemp("odd"), Record(load_average=1.0), [a_run()], tables={"law": LAW})
     results.save()
     file = results.folder / "results.json"
     content = file.read_bytes()
