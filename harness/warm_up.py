@@ -51,9 +51,11 @@ def warm_up(
     """
 
     def turn(seconds: float) -> ProducerRun:
-        """Let both send, one after the other; the synchronous one for so many seconds, and that run is returned."""
+        """Let both send, first the synchronous one, for so many seconds; its run is returned."""
+        some = for_seconds(seconds, messages)
+        run = require_complete(produce_sync(cluster.config, topic, some, batch_size=10))
         require_complete(produce_async(cluster.config, topic, messages))
-        return require_complete(produce_sync(cluster.config, topic, for_seconds(seconds, messages), batch_size=10))
+        return run
 
     try:
         cluster.set_distance(0)
